@@ -1,0 +1,1 @@
+"""Model-server families: where their gauges are and what they are called."""

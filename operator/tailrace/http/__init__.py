@@ -1,0 +1,1 @@
+"""The doors over aiohttp: OpenAI proxy, routing endpoint, admin port."""

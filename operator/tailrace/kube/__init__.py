@@ -1,0 +1,1 @@
+"""The Kubernetes side, run as a child process: observations out, desired state in."""

@@ -1,0 +1,1 @@
+"""A model server that behaves like vLLM without a GPU."""
