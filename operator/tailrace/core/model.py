@@ -1,0 +1,285 @@
+"""The values that cross the core's border: what is observed, asked, answered.
+
+Everything here is immutable. Times are seconds since the epoch on the one clock that the adapters pass in
+(anchored to the wall clock at start, monotonic afterwards); durations are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+
+class EndpointState(Enum):
+    """Where an endpoint is in its life; the transitions are the table in ``core.endpoint``."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    GONE = "gone"
+
+
+class DrainReason(Enum):
+    """Why an endpoint drains, as users meet it in annotations, status and metrics."""
+
+    DELETE = "delete"
+    ROLLOUT = "rollout"
+    SCALE_DOWN = "scale-down"
+    EVICTION = "eviction"
+    MANUAL = "manual"
+    GATE = "gate"
+
+
+class DrainOutcome(Enum):
+    """How a drain ended. ENDED: nothing runs there (vanished, terminal, node gone), or it was never routable."""
+
+    DRAINED = "drained"
+    DEADLINE = "deadline"
+    ENDED = "ended"
+
+
+class Outcome(Enum):
+    """How one attempt ended, as the door that carried it saw it."""
+
+    COMPLETED = "completed"
+    CLIENT_GONE = "client-gone"
+    REROUTED = "rerouted"
+    FAILED = "failed"
+    LOST = "lost"
+    CUT = "cut"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model of a server: the name users ask for, its aliases, its adapters, and what the engine calls it."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
+    served_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Limits of one request, in seconds."""
+
+    connect: float = 5.0
+    first_byte: float = 300.0
+    idle: float = 120.0
+    total: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class DrainSpec:
+    """How an endpoint drains, in seconds: how long at most, and how long to wait for late news after all agreed."""
+
+    timeout: float = 600.0
+    settle: float = 2.0
+    shutdown: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """What a pool takes from its oldest server."""
+
+    strategy: str = "WeightedLeastConnections"
+    long_prompt_tokens: int = 4096
+    long_prompt_min_gpu_memory_gb: int = 80
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSpec:
+    """An InferenceServer as the core needs it. ``key`` is ``namespace/name``."""
+
+    key: str
+    namespace: str
+    models: tuple[ModelSpec, ...]
+    engine: str = "vllm"
+    created_at: float = 0.0
+    pool: PoolSettings = field(default_factory=PoolSettings)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A deletion that Kubernetes has recorded: absorbing, whatever older news still arrives.
+
+    ``started_at`` is deletionTimestamp - deletionGracePeriodSeconds; ``deadline`` is when the drain ends at the latest.
+    """
+
+    started_at: float
+    deadline: float
+    reason: DrainReason = DrainReason.DELETE
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSpec:
+    """One endpoint as observed: a pod, or a fixed address. Keyed by ``uid``, because addresses are reused.
+
+    ``version`` orders observations of one uid (resourceVersion); ``incarnation`` changes when a container restarts;
+    ``ended`` says that nothing can run there any more (terminal phase, containers terminated, node gone);
+    ``cordon`` is the generation of a manual drain, None without one; ``reason`` says why it is not ready.
+    """
+
+    uid: str
+    server: str
+    name: str
+    address: str
+    capacity: int
+    ready: bool
+    gpu_memory_gb: int | None = None
+    node: str = ""
+    reason: str = ""
+    version: int = 0
+    incarnation: str = ""
+    created_at: float = 0.0
+    deletion: Deletion | None = None
+    cordon: int | None = None
+    ended: bool = False
+    drain: DrainSpec = field(default_factory=DrainSpec)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSeen:
+    """A server exists, with this specification."""
+
+    spec: ServerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ServerGone:
+    """A server was deleted: its names answer 404 unless another serves them."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSeen:
+    """An endpoint exists, in this condition."""
+
+    spec: EndpointSpec
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointGone:
+    """An endpoint's object is gone for good: its uid never returns."""
+
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole truth at one moment: what it does not name is gone. Only ever made from a list that succeeded."""
+
+    servers: tuple[ServerSpec, ...]
+    endpoints: tuple[EndpointSpec, ...]
+
+
+Observation = ServerSeen | ServerGone | EndpointSeen | EndpointGone | Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the pick needs to know of a request.
+
+    ``tokens`` is the estimate of prompt and output; ``namespace`` narrows an ambiguous name; ``avoid`` are uids that
+    an earlier attempt of the same request met; ``leased`` marks a door that cannot see the end of the request.
+    """
+
+    model: str
+    tokens: int = 1
+    namespace: str | None = None
+    avoid: frozenset[str] = frozenset()
+    leased: bool = False
+
+
+class Pick(NamedTuple):
+    """The endpoint chosen for one attempt; the attempt is in flight until it is released.
+
+    ``rewrite`` is the name the engine knows the model by, when it differs from the name asked for, else None.
+    ``expires_at`` is when the lease ends, for leased attempts.
+    """
+
+    attempt: str
+    uid: str
+    address: str
+    rewrite: str | None
+    timeouts: Timeouts
+    expires_at: float | None
+
+
+class RefusalCode(Enum):
+    """Why no endpoint was chosen. The value is what clients read in ``x-tailrace-dropped-reason`` or ``error.code``."""
+
+    UNKNOWN_MODEL = "model_not_found"
+    AMBIGUOUS_MODEL = "model_ambiguous"
+    NO_ENDPOINTS = "rejected-no-endpoints"
+    SATURATED = "rejected-saturated"
+    NOT_QUALIFIED = "rejected-no-qualified-endpoints"
+    SHUTTING_DOWN = "rejected-shutting-down"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No endpoint, why, and in how many seconds it makes sense to ask again (None: it does not)."""
+
+    code: RefusalCode
+    message: str
+    retry_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A drain that is over: the pod's finalizer may go. The figures go into the Event and the status."""
+
+    uid: str
+    reason: DrainReason
+    outcome: DrainOutcome
+    started_at: float
+    ended_at: float
+    in_flight_at_start: int
+    finished: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatus:
+    """One endpoint as the core sees it now."""
+
+    uid: str
+    server: str
+    name: str
+    address: str
+    node: str
+    state: EndpointState
+    in_flight: int
+    unknown: int
+    capacity: int
+    gpu_memory_gb: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainStatus:
+    """One drain as gates and people ask about it. ``safe_to_delete``: nothing is in flight anywhere, or time is up."""
+
+    uid: str
+    state: EndpointState
+    in_flight: int
+    safe_to_delete: bool
+    deadline: float | None
+    reason: DrainReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class RouterStatus:
+    """Everything the core knows, for status, metrics and people. ``lost`` counts requests by reason."""
+
+    servers: tuple[ServerSpec, ...]
+    endpoints: tuple[EndpointStatus, ...]
+    attempts: int
+    lost: Mapping[str, int]

@@ -1,0 +1,115 @@
+"""The pipe between the data plane and its Kubernetes child: messages, and how they travel.
+
+Both ends are the same program of the same version, so values cross as length-prefixed pickles. Observations go up,
+what should be true comes down; every message is a value and may be sent twice without harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import struct
+from dataclasses import dataclass
+
+from tailrace.core.model import EndpointState, Observation, Release
+
+_LENGTH = struct.Struct(">I")
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Child to parent: news, oldest first; a bounded batch."""
+
+    observations: tuple[Observation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChildHealth:
+    """Child to parent, about once a second: how fresh its view is. Times on the shared clock, 0.0 for never."""
+
+    last_event_at: float
+    last_list_at: float
+    leader: bool
+    holder: str
+    api_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """Parent to child: who is the bearer of this token? ``audience`` None asks for the API server's own.
+
+    ``verb`` and ``resource`` (of the group inference.tailrace.dev, in ``namespace``) are checked by a
+    SubjectAccessReview when given.
+    """
+
+    ticket: int
+    token: str
+    audience: str | None = None
+    verb: str | None = None
+    resource: str | None = None
+    namespace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """Child to parent: the answer. ``error`` says that the API server could not be asked; then nothing is known."""
+
+    ticket: int
+    authenticated: bool
+    allowed: bool
+    user: str = ""
+    pod_uid: str | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointReport:
+    """How one endpoint stands, for the status of its InferenceServer."""
+
+    uid: str
+    server: str
+    state: EndpointState
+    in_flight: int
+    gate_seen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """Parent to child: what should be true. Each message replaces the one before it.
+
+    ``releases``: drains that are over; their finalizers should be gone.
+    """
+
+    releases: tuple[Release, ...]
+    endpoints: tuple[EndpointReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cordon:
+    """Parent to child: mark (or unmark) a pod as manually draining, durably, in its annotations."""
+
+    uid: str
+    draining: bool
+    generation: int
+
+
+Message = Observed | ChildHealth | Review | Reviewed | Desired | Cordon
+
+
+def encode(message: Message) -> bytes:
+    """Return the message as bytes for the pipe."""
+    body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(body)) + body
+
+
+async def receive(reader: asyncio.StreamReader) -> Message | None:
+    """Return the next message, or None when the other end has gone."""
+    try:
+        (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+        if length > MAX_MESSAGE_BYTES:
+            raise ValueError(f"message of {length} bytes on the pipe; the limit is {MAX_MESSAGE_BYTES}")
+        message: Message = pickle.loads(await reader.readexactly(length))  # noqa: S301 - both ends are this program
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+    return message

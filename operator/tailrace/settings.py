@@ -1,0 +1,61 @@
+"""Every setting of an installation in one typed place, read from the environment (prefix ``TAILRACE_``) or flags."""
+
+from __future__ import annotations
+
+import socket
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What an administrator may set. Every field says why its default is what it is. Durations are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="TAILRACE_", frozen=True, extra="ignore")
+
+    host: str = Field(
+        "0.0.0.0", description="Address the three ports listen on; pods and ingresses come from anywhere."
+    )  # noqa: S104
+    proxy_port: int = Field(8080, ge=0, le=65535, description="OpenAI proxy. 8080: above 1024, so no privilege needed.")
+    routing_port: int = Field(8081, ge=0, le=65535, description="The endpoint that an ingress asks.")
+    admin_port: int = Field(9090, ge=0, le=65535, description="Health, metrics, drains.")
+
+    replica: str = Field(
+        default_factory=socket.gethostname,
+        description="Name of this replica: the pod's name in a cluster, which is the host name there.",
+    )
+    namespace: str = Field("tailrace-system", description="Where the operator itself runs: its Lease lives there.")
+    watch_namespaces: tuple[str, ...] = Field(
+        (), description="Namespaces to serve. Empty: all, because one installation a cluster is the common case."
+    )
+    kubeconfig: str | None = Field(None, description="A kubeconfig file. None: the pod's own service account.")
+
+    lease_name: str = Field("tailrace", description="Only the holder of this Lease writes to the cluster.")
+    lease_seconds: float = Field(15.0, gt=0, description="Life of the Lease; the value of the Kubernetes components.")
+    lease_renew_seconds: float = Field(5.0, gt=0, description="A third of the Lease: two renewals may fail.")
+    resync_seconds: float = Field(
+        30.0, gt=0, description="Full list and diff: bounds how long a broken watch is wrong."
+    )
+    status_seconds: float = Field(
+        10.0, gt=0, description="Counters in status at most this often: etcd is no time series."
+    )
+
+    gate_image: str = Field("tailrace:dev", description="Image of the drain gate: the operator's own image.")
+    gate_image_pull_policy: str = Field("IfNotPresent", description="Pull policy of the gate's image.")
+    gate_routers: str = Field(
+        "tailrace-admin.tailrace-system.svc:9090",
+        description="host:port,... of the admin ports as pods reach them: the headless Service of the installation.",
+    )
+
+    gpu_memory_labels: tuple[str, ...] = Field(
+        (), description="More node labels with MiB per GPU, asked before the well-known ones."
+    )
+
+    max_body_bytes: int = Field(32 * 1024 * 1024, gt=0, description="Largest request body: a few images in base64.")
+    body_budget_bytes: int = Field(
+        512 * 1024 * 1024, gt=0, description="All buffered bodies together: half the memory limit of the chart."
+    )
+    open_reads: bool = Field(True, description="GET on the admin port needs no token inside the cluster.")
+    shutdown_seconds: float = Field(
+        600.0, ge=0, description="How long a stopping router lets its streams finish: the longest request by default."
+    )
