@@ -14,8 +14,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TAILRACE_", frozen=True, extra="ignore")
 
     host: str = Field(
-        "0.0.0.0", description="Address the three ports listen on; pods and ingresses come from anywhere."
-    )  # noqa: S104
+        "0.0.0.0",  # noqa: S104
+        description="Address the three ports listen on; pods and ingresses come from anywhere.",
+    )
     proxy_port: int = Field(8080, ge=0, le=65535, description="OpenAI proxy. 8080: above 1024, so no privilege needed.")
     routing_port: int = Field(8081, ge=0, le=65535, description="The endpoint that an ingress asks.")
     admin_port: int = Field(9090, ge=0, le=65535, description="Health, metrics, drains.")
