@@ -1,0 +1,39 @@
+"""A small, tolerant reader of the Prometheus text format: only the samples asked for, in one pass."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+_SAMPLE = re.compile(
+    r"""\s*(?P<name>[A-Za-z_:][\w:]*)\s*
+        (?:\{(?P<labels>(?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?
+        \s*(?P<value>\S+)?""",
+    re.VERBOSE,
+)
+_LABEL = re.compile(r'(\w+)\s*=\s*"((?:[^"\\]|\\.)*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One line of an exposition. `labels` keep their escapes; `value` is NaN when the line cannot be read."""
+
+    name: str
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def samples(text: str, names: frozenset[str]) -> Iterator[Sample]:
+    """Yield the samples whose metric name is in `names`, in the order of `text`; every other line is skipped."""
+    for line in text.split("\n"):
+        match = _SAMPLE.match(line)
+        if match and match["name"] in names:
+            yield Sample(match["name"], _number(match["value"]), dict(_LABEL.findall(match["labels"] or "")))
+
+
+def _number(text: str | None) -> float:
+    """Read a sample's value; what is no number is NaN, because a dropped sample would look like an idle engine."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return math.nan
