@@ -277,9 +277,10 @@ class DrainStatus:
 
 @dataclass(frozen=True, slots=True)
 class RouterStatus:
-    """Everything the core knows, for status, metrics and people. ``lost`` counts requests by reason."""
+    """Everything the core knows, for status, metrics and people. ``outcomes`` counts attempts by how they ended."""
 
     servers: tuple[ServerSpec, ...]
     endpoints: tuple[EndpointStatus, ...]
-    attempts: int
-    lost: Mapping[str, int]
+    in_flight: int
+    drains: int
+    outcomes: Mapping[str, int]

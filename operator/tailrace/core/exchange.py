@@ -1,0 +1,199 @@
+"""One request's life without I/O: pick, relay, retry, terminate. Every transport drives this same machine.
+
+Rules:
+
+1. Nothing is retried once a byte of the answer has reached the client.
+2. A pooled connection that the engine had closed is no fault of the endpoint: the same one is tried again, once.
+3. Other failures before the first byte go to another endpoint while there is one, ``MAX_ATTEMPTS`` in all. An engine
+   that is only late is not: it has the request already, and a second one would add to its load.
+4. At the drain deadline an attempt without a byte sent is re-routed; a stream is ended with a terminal error.
+5. Every attempt is released exactly once, with the outcome that its door saw.
+
+A transport calls ``start``; then for each ``Forward`` exactly one of ``failed``, ``cut``, ``client_gone`` or
+``completed``, with ``began`` before it when the first byte came. It does what the returned step says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Protocol
+
+from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request
+
+MAX_ATTEMPTS = 3
+
+
+class Failure(Enum):
+    """What went wrong with an attempt, as the transport saw it."""
+
+    CONNECT = "connect"
+    STALE = "stale"
+    NO_RESPONSE = "no-response"
+    LATE = "first-byte-timeout"
+    BROKEN = "broken"
+    IDLE = "idle-timeout"
+    TOTAL = "total-timeout"
+
+
+class Again(Enum):
+    """Where a failed attempt may be tried again."""
+
+    SAME = "same"
+    OTHER = "other"
+    NOWHERE = "nowhere"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a failure means to the client: HTTP status, ``error.code`` and text; and where to try again."""
+
+    again: Again
+    status: int
+    code: str
+    text: str
+
+
+VERDICTS: dict[Failure, Verdict] = {
+    Failure.CONNECT: Verdict(Again.OTHER, 502, "upstream_unreachable", "could not connect to the model server"),
+    Failure.STALE: Verdict(Again.SAME, 502, "upstream_closed", "the model server closed the connection"),
+    Failure.NO_RESPONSE: Verdict(Again.OTHER, 502, "upstream_closed", "the model server closed without an answer"),
+    Failure.LATE: Verdict(Again.NOWHERE, 504, "upstream_timeout", "the model server did not begin to answer in time"),
+    Failure.BROKEN: Verdict(Again.NOWHERE, 502, "upstream_broken", "the model server broke off its answer"),
+    Failure.IDLE: Verdict(Again.NOWHERE, 504, "upstream_idle", "the model server stopped sending"),
+    Failure.TOTAL: Verdict(Again.NOWHERE, 504, "upstream_timeout", "the request took longer than its time limit"),
+}
+
+_CUT = Verdict(Again.OTHER, 503, "drain_deadline", "the model server's drain deadline has passed")
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Send the request to this endpoint."""
+
+    pick: Pick
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer with this refusal: nothing was sent anywhere."""
+
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Answer with this error; when bytes have been sent (``streaming``), end the stream with it."""
+
+    verdict: Verdict
+    streaming: bool
+
+
+Step = Forward | Refuse | Fail
+
+
+class Attempts(Protocol):
+    """What the exchange needs of the router."""
+
+    def acquire(self, request: Request, now: float) -> Pick | Refusal:
+        """Choose an endpoint and book an attempt."""
+        ...
+
+    def first_byte(self, attempt_id: str, now: float) -> None:
+        """Note that the engine has begun to answer."""
+        ...
+
+    def release(self, attempt_id: str, outcome: Outcome, now: float) -> bool:
+        """Book the end of an attempt."""
+        ...
+
+
+class Exchange:
+    """The life of one request; see the rules at the top of the file."""
+
+    def __init__(self, attempts: Attempts, request: Request) -> None:
+        self._attempts = attempts
+        self._request = request
+        self._pick: Pick | None = None
+        self._began = False
+        self._tries = 0
+        self._avoid: frozenset[str] = frozenset()
+        self._stale_at: str | None = None
+
+    @property
+    def began(self) -> bool:
+        """Whether a byte of the answer has reached the client."""
+        return self._began
+
+    @property
+    def tries(self) -> int:
+        """How many attempts were made."""
+        return self._tries
+
+    def start(self, now: float) -> Forward | Refuse:
+        """Pick the first endpoint."""
+        return self._try(now)
+
+    def first_byte(self, now: float) -> None:
+        """Note that the answer begins: from here on it cannot be retried."""
+        self._began = True
+        self._attempts.first_byte(self._current().attempt, now)
+
+    def completed(self, now: float) -> None:
+        """Book the whole answer as relayed."""
+        self._end(Outcome.COMPLETED, now)
+
+    def client_gone(self, now: float) -> None:
+        """Book that the client left: the attempt ends, its slot is free."""
+        if self._pick is not None:
+            self._end(Outcome.CLIENT_GONE, now)
+
+    def failed(self, failure: Failure, now: float) -> Step:
+        """Say what to do after a failure."""
+        verdict = VERDICTS[failure]
+        pick = self._current()
+        if self._began:
+            self._end(Outcome.LOST, now)
+            return Fail(verdict, streaming=True)
+        if verdict.again is Again.NOWHERE or self._tries >= MAX_ATTEMPTS:
+            self._end(Outcome.FAILED, now)
+            return Fail(verdict, streaming=False)
+        if verdict.again is Again.OTHER or self._stale_at == pick.uid:
+            self._avoid |= {pick.uid}
+        self._stale_at = pick.uid
+        return self._again(verdict, now)
+
+    def cut(self, now: float) -> Step:
+        """Say what to do when the endpoint's drain deadline has passed."""
+        if self._began:
+            self._end(Outcome.CUT, now)
+            return Fail(_CUT, streaming=True)
+        self._avoid |= {self._current().uid}
+        return self._again(_CUT, now)
+
+    def _again(self, verdict: Verdict, now: float) -> Step:
+        self._end(Outcome.REROUTED, now)
+        step = self._try(now)
+        if isinstance(step, Refuse) and step.refusal.code in _NOTHING_ELSE:
+            return Fail(verdict, streaming=False)
+        return step
+
+    def _try(self, now: float) -> Forward | Refuse:
+        answer = self._attempts.acquire(replace(self._request, avoid=self._avoid), now)
+        if isinstance(answer, Refusal):
+            return Refuse(answer)
+        self._tries += 1
+        self._pick = answer
+        return Forward(answer)
+
+    def _end(self, outcome: Outcome, now: float) -> None:
+        self._attempts.release(self._current().attempt, outcome, now)
+        self._pick = None
+
+    def _current(self) -> Pick:
+        if self._pick is None:
+            raise RuntimeError("no attempt is under way: start() first, and one end an attempt")
+        return self._pick
+
+
+_NOTHING_ELSE = frozenset({RefusalCode.NO_ENDPOINTS, RefusalCode.NOT_QUALIFIED})

@@ -1,0 +1,41 @@
+"""Leases: attempts of doors that cannot see a request's end live until completed, renewed or expired."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+
+class Leases:
+    """When each lease ends. Renewing leaves the old entry behind; it is skipped when its time comes."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, float] = {}
+        self._heap: list[tuple[float, str]] = []
+
+    def grant(self, attempt_id: str, expires_at: float) -> None:
+        """Start or renew a lease."""
+        self._ends[attempt_id] = expires_at
+        heappush(self._heap, (expires_at, attempt_id))
+
+    def drop(self, attempt_id: str) -> None:
+        """End a lease before its time; unknown ids are no error."""
+        self._ends.pop(attempt_id, None)
+
+    def expired(self, now: float) -> list[str]:
+        """Return the ids whose lease has ended by now, and forget them."""
+        ended = []
+        while (first := self._first()) is not None and first[0] <= now:
+            heappop(self._heap)
+            del self._ends[first[1]]
+            ended.append(first[1])
+        return ended
+
+    def next_end(self) -> float | None:
+        """Return when the next lease ends."""
+        first = self._first()
+        return None if first is None else first[0]
+
+    def _first(self) -> tuple[float, str] | None:
+        while self._heap and self._ends.get(self._heap[0][1]) != self._heap[0][0]:
+            heappop(self._heap)
+        return self._heap[0] if self._heap else None

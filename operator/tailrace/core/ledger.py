@@ -1,0 +1,60 @@
+"""Every attempt in flight: one table, and a counter on the endpoint. Picked means in flight."""
+
+from __future__ import annotations
+
+from tailrace.core.endpoint import Endpoint
+
+
+class Attempt:
+    """One try of one request at one endpoint; it never leaves the core."""
+
+    __slots__ = ("endpoint", "expires_at", "first_byte_at", "id", "started_at")
+
+    def __init__(self, attempt_id: str, endpoint: Endpoint, started_at: float, expires_at: float | None) -> None:
+        self.id = attempt_id
+        self.endpoint = endpoint
+        self.started_at = started_at
+        self.first_byte_at: float | None = None
+        self.expires_at = expires_at
+
+
+class Ledger:
+    """The attempts in flight, by id. Opening takes the endpoint's slot, closing frees it, exactly once each."""
+
+    def __init__(self) -> None:
+        self._attempts: dict[str, Attempt] = {}
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+    def __contains__(self, attempt_id: str) -> bool:
+        return attempt_id in self._attempts
+
+    def open(self, attempt_id: str, endpoint: Endpoint, now: float, expires_at: float | None = None) -> Attempt:
+        """Book an attempt at the endpoint. The id must not be in flight."""
+        attempt = Attempt(attempt_id, endpoint, now, expires_at)
+        self._attempts[attempt_id] = attempt
+        endpoint.take()
+        return attempt
+
+    def close(self, attempt_id: str) -> Attempt | None:
+        """Book the end of an attempt; None when it is not in flight (any more)."""
+        attempt = self._attempts.pop(attempt_id, None)
+        if attempt is not None:
+            attempt.endpoint.free()
+        return attempt
+
+    def get(self, attempt_id: str) -> Attempt | None:
+        """Return the attempt, if it is in flight."""
+        return self._attempts.get(attempt_id)
+
+    def at(self, uid: str) -> list[Attempt]:
+        """Return the attempts at one endpoint, oldest first. Looks at every attempt: for deadlines and reports."""
+        return [attempt for attempt in self._attempts.values() if attempt.endpoint.uid == uid]
+
+    def by_endpoint(self) -> dict[str, list[str]]:
+        """Return the ids in flight for each endpoint that has any, oldest first."""
+        ids: dict[str, list[str]] = {}
+        for attempt in self._attempts.values():
+            ids.setdefault(attempt.endpoint.uid, []).append(attempt.id)
+        return ids

@@ -1,0 +1,224 @@
+"""Servers, endpoints and pools as last observed, and the names that lead to them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from random import Random
+
+from tailrace.core.endpoint import Endpoint, Event
+from tailrace.core.model import (
+    EndpointGone,
+    EndpointSeen,
+    EndpointSpec,
+    ModelSpec,
+    Observation,
+    Refusal,
+    RefusalCode,
+    ServerGone,
+    ServerSeen,
+    ServerSpec,
+    Snapshot,
+)
+from tailrace.core.pool import Pool
+
+REMEMBERED_GONE = 10_000
+"""How many uids are remembered as gone, so that old news does not bring them back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a name leads: the pool of a model of a namespace, and the adapter that the name asks for."""
+
+    pool: Pool
+    pool_key: str
+    adapter: str | None
+
+
+class Registry:
+    """What exists. Keyed by uid and server key; addresses are only data, because they are reused.
+
+    ``specs`` holds the last observation of each endpoint; ``endpoints`` its mutable record. ``booted_at`` is when
+    this life of the replica began: an older pod may hold requests that only an earlier life knew of.
+    """
+
+    def __init__(self, rng: Random, booted_at: float) -> None:
+        self._booted_at = booted_at
+        self.servers: dict[str, ServerSpec] = {}
+        self.specs: dict[str, EndpointSpec] = {}
+        self.endpoints: dict[str, Endpoint] = {}
+        self.members = 1
+        self._rng = rng
+        self._pools: dict[str, Pool] = {}
+        self._names: dict[str, dict[str, Target]] = {}
+        self._gone: deque[str] = deque(maxlen=REMEMBERED_GONE)
+        self._gone_set: set[str] = set()
+        self._added = 0
+
+    def apply(self, observation: Observation) -> list[str]:
+        """Take in what was observed; return the uids of the endpoints it said something about."""
+        match observation:
+            case ServerSeen(spec):
+                return self._see_servers([spec])
+            case ServerGone(key):
+                return self._lose_servers([key])
+            case EndpointSeen(spec):
+                return self._see_endpoint(spec)
+            case EndpointGone(uid):
+                return self._lose_endpoint(uid)
+            case Snapshot(servers, endpoints):
+                return self._replace(servers, endpoints)
+
+    def resolve(self, name: str, namespace: str | None) -> Target | Refusal:
+        """Return where a model name leads, or why it leads nowhere."""
+        found = self._names.get(name, {})
+        if namespace is not None:
+            found = {namespace: found[namespace]} if namespace in found else {}
+        if len(found) == 1:
+            return next(iter(found.values()))
+        if not found:
+            where = f" in namespace {namespace!r}" if namespace is not None else ""
+            return Refusal(RefusalCode.UNKNOWN_MODEL, f"no InferenceServer serves the model {name!r}{where}")
+        return Refusal(
+            RefusalCode.AMBIGUOUS_MODEL,
+            f"the model {name!r} is served in the namespaces {', '.join(sorted(found))}; "
+            "name one in the header x-tailrace-namespace",
+        )
+
+    def is_gone(self, uid: str) -> bool:
+        """Whether that uid existed and is gone for good."""
+        return uid in self._gone_set
+
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Return every name a request may use, with the namespaces that serve it."""
+        return {name: tuple(sorted(targets)) for name, targets in self._names.items()}
+
+    def set_members(self, members: int) -> None:
+        """Share every endpoint's capacity among that many replicas."""
+        self.members = members
+        for endpoint in self.endpoints.values():
+            endpoint.resize(endpoint.capacity, endpoint.gpu_memory_gb, endpoint.rank[2], members)
+            endpoint.refresh()
+
+    def _replace(self, servers: Iterable[ServerSpec], endpoints: Iterable[EndpointSpec]) -> list[str]:
+        servers, endpoints = list(servers), list(endpoints)
+        listed = {spec.uid for spec in endpoints}
+        keys = {spec.key for spec in servers}
+        touched = [uid for gone in set(self.specs) - listed for uid in self._lose_endpoint(gone)]
+        touched += self._lose_servers([key for key in self.servers if key not in keys])
+        touched += self._see_servers(servers)
+        for spec in endpoints:
+            touched += self._see_endpoint(spec)
+        return touched
+
+    def _see_servers(self, specs: list[ServerSpec]) -> list[str]:
+        changed = [spec for spec in specs if self.servers.get(spec.key) != spec]
+        for spec in changed:
+            self.servers[spec.key] = spec
+        if changed:
+            self._rebuild()
+        return []
+
+    def _lose_servers(self, keys: list[str]) -> list[str]:
+        lost = [key for key in keys if self.servers.pop(key, None) is not None]
+        if lost:
+            self._rebuild()
+        return []
+
+    def _see_endpoint(self, spec: EndpointSpec) -> list[str]:
+        known = self.specs.get(spec.uid)
+        if spec.uid in self._gone_set or (known is not None and spec.version < known.version):
+            return []
+        self.specs[spec.uid] = spec
+        endpoint = self.endpoints.get(spec.uid)
+        if endpoint is None:
+            endpoint = self._add_endpoint(spec)
+        elif known is not None and _shape(known) != _shape(spec):
+            self._reshape(endpoint, spec)
+        endpoint.on(Event.SEEN_READY if spec.ready and spec.deletion is None else Event.SEEN_UNREADY)
+        return [spec.uid]
+
+    def _add_endpoint(self, spec: EndpointSpec) -> Endpoint:
+        endpoint = Endpoint(
+            spec.uid,
+            address=spec.address,
+            capacity=spec.capacity,
+            gpu_memory_gb=spec.gpu_memory_gb or 0,
+            added=self._added,
+        )
+        self._added += 1
+        self.endpoints[spec.uid] = endpoint
+        self._reshape(endpoint, spec)
+        if 0 < spec.created_at < self._booted_at:
+            endpoint.blind_until = self._booted_at + endpoint.timeouts.total
+        return endpoint
+
+    def _reshape(self, endpoint: Endpoint, spec: EndpointSpec) -> None:
+        """Give the endpoint what was observed of it, and its place in the pools of its server."""
+        for pool in list(endpoint.pools):
+            pool.remove(endpoint)
+        endpoint.address = spec.address
+        endpoint.resize(spec.capacity, spec.gpu_memory_gb or 0, endpoint.rank[2], self.members)
+        server = self.servers.get(spec.server)
+        if server is not None:
+            self._join(endpoint, server)
+
+    def _join(self, endpoint: Endpoint, server: ServerSpec) -> None:
+        endpoint.adapters = frozenset(adapter for model in server.models for adapter in model.adapters)
+        endpoint.served = {_pool_key(server, model): model.served_name or model.name for model in server.models}
+        endpoint.timeouts = server.timeouts
+        for model in server.models:
+            self._pools[_pool_key(server, model)].add(endpoint)
+
+    def _lose_endpoint(self, uid: str) -> list[str]:
+        endpoint = self.endpoints.pop(uid, None)
+        if endpoint is None:
+            return []
+        del self.specs[uid]
+        self._remember_gone(uid)
+        endpoint.on(Event.VANISHED)
+        for pool in list(endpoint.pools):
+            pool.remove(endpoint)
+        return [uid]
+
+    def _remember_gone(self, uid: str) -> None:
+        if len(self._gone) == self._gone.maxlen:
+            self._gone_set.discard(self._gone[0])
+        self._gone.append(uid)
+        self._gone_set.add(uid)
+
+    def _rebuild(self) -> None:
+        """Make pools and names anew: servers change rarely, and a rebuild has no cases to forget."""
+        for endpoint in self.endpoints.values():
+            for pool in list(endpoint.pools):
+                pool.remove(endpoint)
+        self._pools = {}
+        self._names = {}
+        for server in sorted(self.servers.values(), key=lambda s: (s.created_at, s.key)):
+            for model in server.models:
+                self._name(server, model)
+        for uid, endpoint in self.endpoints.items():
+            server_of = self.servers.get(self.specs[uid].server)
+            if server_of is not None:
+                self._join(endpoint, server_of)
+
+    def _name(self, server: ServerSpec, model: ModelSpec) -> None:
+        """Enter a model's names. The oldest server makes the pool and its settings, and keeps a name two want."""
+        key = _pool_key(server, model)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = Pool(server.pool, self._rng)
+        for name in (model.name, *model.aliases):
+            self._names.setdefault(name, {}).setdefault(server.namespace, Target(pool, key, None))
+        for adapter in model.adapters:
+            self._names.setdefault(adapter, {}).setdefault(server.namespace, Target(pool, key, adapter))
+
+
+def _pool_key(server: ServerSpec, model: ModelSpec) -> str:
+    return f"{server.namespace}/{model.name}"
+
+
+def _shape(spec: EndpointSpec) -> tuple[object, ...]:
+    """Return what the place in the pools depends on."""
+    return (spec.server, spec.address, spec.capacity, spec.gpu_memory_gb)

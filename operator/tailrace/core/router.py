@@ -1,0 +1,340 @@
+"""The one entry that adapters use: who is where, where a request goes, what is in flight, what may be released."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from enum import Enum
+from random import Random
+
+from tailrace.core.drain import DrainKind, Drains, Mark
+from tailrace.core.endpoint import Endpoint, Event
+from tailrace.core.leases import Leases
+from tailrace.core.ledger import Attempt, Ledger
+from tailrace.core.model import (
+    DrainReason,
+    DrainStatus,
+    EndpointSpec,
+    EndpointState,
+    EndpointStatus,
+    Observation,
+    Outcome,
+    Pick,
+    Refusal,
+    RefusalCode,
+    Release,
+    Request,
+    RouterStatus,
+)
+from tailrace.core.registry import Registry, Target
+
+REMEMBERED_ENDS = 10_000
+"""How many ended leased attempts are remembered, so that completing one twice is answered as done."""
+
+RETRY_NOT_READY = 5
+"""Seconds after which a client may ask again when nothing is ready: pods become ready in seconds to minutes."""
+
+
+class Completion(Enum):
+    """What completing or renewing an attempt found."""
+
+    DONE = "done"
+    ALREADY = "already"
+    UNKNOWN = "unknown"
+
+
+class Router:
+    """Level-triggered, synchronous, single-threaded. ``now`` is seconds on one clock that never goes back.
+
+    ``member`` names this life of this replica and opens every attempt id, so that a completion finds the replica that
+    knows. ``booted_at`` is when it began: endpoints older than that may hold requests it has never heard of.
+    ``revision`` grows with every change that a reconciling adapter could act on; ``on_change`` is called after it.
+    """
+
+    def __init__(self, member: str, *, booted_at: float, rng: Random) -> None:
+        self.member = member
+        self.booted_at = booted_at
+        self.revision = 0
+        self.outcomes: Counter[Outcome] = Counter()
+        self.on_change: Callable[[], None] = lambda: None
+        self._registry = Registry(rng, booted_at)
+        self._ledger = Ledger()
+        self._leases = Leases()
+        self._drains = Drains(member)
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._sequence = 0
+        self._closing = False
+
+    # What is observed
+
+    def apply(self, observation: Observation, now: float) -> None:
+        """Take in what was observed. Old news and repeats change nothing."""
+        for uid in self._registry.apply(observation):
+            endpoint = self._registry.endpoints.get(uid)
+            if endpoint is None:
+                self._lose(uid)
+            else:
+                self._follow(endpoint, self._registry.specs[uid], now)
+        self._changed()
+
+    def _lose(self, uid: str) -> None:
+        self._drains.forget(uid)
+        for attempt in self._ledger.at(uid):
+            if attempt.expires_at is not None:
+                self._end(attempt, Outcome.LOST)
+
+    def _follow(self, endpoint: Endpoint, spec: EndpointSpec, now: float) -> None:
+        """Bring the endpoint's drain in line with what was observed of it."""
+        if spec.deletion is not None:
+            deletion = spec.deletion
+            mark = Mark(DrainKind.DELETION, deletion.reason, deletion.started_at, deletion.deadline)
+            self._begin(spec, mark, now)
+        elif spec.cordon is not None:
+            self._begin(spec, _manual(spec.cordon, now), now)
+        cancelled = self._drains.saw_cordon(spec.uid, cordoned=spec.cordon is not None)
+        if spec.ready:
+            cancelled |= self._drains.saw_ready(spec.uid, spec.incarnation)
+            if cancelled:
+                endpoint.on(Event.SEEN_READY)
+
+    def _begin(self, spec: EndpointSpec, mark: Mark, now: float) -> None:
+        self._drains.begin(self._registry.endpoints[spec.uid], mark, spec.drain, spec.incarnation, now)
+
+    def set_members(self, members: frozenset[str]) -> None:
+        """Say which replicas must agree on a drain and share the capacity; this one is always among them."""
+        self._drains.members = members | {self.member}
+        self._registry.set_members(len(self._drains.members))
+        self._changed()
+
+    # Requests
+
+    def acquire(self, request: Request, now: float) -> Pick | Refusal:
+        """Choose an endpoint and book an attempt there; from here on it is in flight until released."""
+        if self._closing:
+            return Refusal(RefusalCode.SHUTTING_DOWN, "this replica is stopping; ask another", 1)
+        target = self._registry.resolve(request.model, request.namespace)
+        if isinstance(target, Refusal):
+            return target
+        self._expire(now)
+        endpoint = target.pool.pick(request.tokens, target.adapter, request.avoid)
+        if endpoint is None:
+            return _refusal(target, request)
+        return self._book(request, target, endpoint, now)
+
+    def _book(self, request: Request, target: Target, endpoint: Endpoint, now: float) -> Pick:
+        self._sequence += 1
+        attempt_id = f"{self.member}-{self._sequence}"
+        expires_at = now + endpoint.timeouts.total if request.leased else None
+        self._ledger.open(attempt_id, endpoint, now, expires_at)
+        if expires_at is not None:
+            self._leases.grant(attempt_id, expires_at)
+        served = request.model if target.adapter is not None else endpoint.served[target.pool_key]
+        rewrite = None if served == request.model else served
+        return Pick(attempt_id, endpoint.uid, endpoint.address, rewrite, endpoint.timeouts, expires_at)
+
+    def first_byte(self, attempt_id: str, now: float) -> None:
+        """Note that the engine has begun to answer."""
+        attempt = self._ledger.get(attempt_id)
+        if attempt is not None and attempt.first_byte_at is None:
+            attempt.first_byte_at = now
+
+    def release(self, attempt_id: str, outcome: Outcome, now: float) -> bool:
+        """Book the end of an attempt. Return False when it was not in flight (any more): ends are booked once."""
+        attempt = self._ledger.get(attempt_id)
+        if attempt is None:
+            return False
+        if outcome is Outcome.COMPLETED:
+            for pool in attempt.endpoint.pools:
+                pool.learn(now - attempt.started_at)
+        self._end(attempt, outcome)
+        return True
+
+    def complete(self, attempt_id: str, outcome: Outcome, now: float) -> Completion:
+        """End a leased attempt on the word of whoever held it. Saying it twice is answered as done."""
+        if self.release(attempt_id, outcome, now):
+            return Completion.DONE
+        return Completion.ALREADY if attempt_id in self._ended else Completion.UNKNOWN
+
+    def renew(self, attempt_id: str, now: float) -> float | None:
+        """Extend a lease by its full time from now; return its new end, or None when there is no such lease."""
+        self._expire(now)
+        attempt = self._ledger.get(attempt_id)
+        if attempt is None or attempt.expires_at is None:
+            return None
+        attempt.expires_at = now + attempt.endpoint.timeouts.total
+        self._leases.grant(attempt_id, attempt.expires_at)
+        return attempt.expires_at
+
+    def _expire(self, now: float) -> None:
+        for attempt_id in self._leases.expired(now):
+            attempt = self._ledger.get(attempt_id)
+            if attempt is not None:
+                attempt.endpoint.unknown += 1
+                self._end(attempt, Outcome.EXPIRED)
+
+    def _end(self, attempt: Attempt, outcome: Outcome) -> None:
+        self._ledger.close(attempt.id)
+        self._drains.ended(attempt.endpoint, outcome)
+        self.outcomes[outcome] += 1
+        if attempt.expires_at is not None:
+            self._leases.drop(attempt.id)
+            self._remember(attempt.id)
+        if attempt.endpoint.state is not EndpointState.READY:
+            self._changed()
+
+    def _remember(self, attempt_id: str) -> None:
+        self._ended[attempt_id] = None
+        if len(self._ended) > REMEMBERED_ENDS:
+            self._ended.popitem(last=False)
+
+    # Drains
+
+    def gate_calls(self, uid: str, now: float) -> DrainStatus | None:
+        """Drain the pod whose gate asks; without a deletion, until a new container of the pod is ready."""
+        spec = self._registry.specs.get(uid)
+        if spec is not None:
+            self._begin(spec, Mark(DrainKind.PROVISIONAL, DrainReason.GATE, now), now)
+            self._changed()
+        return self.drain_status(uid)
+
+    def drain(self, uid: str, generation: int, now: float) -> DrainStatus | None:
+        """Drain an endpoint by hand; a higher generation resumes it."""
+        spec = self._registry.specs.get(uid)
+        if spec is not None:
+            self._begin(spec, _manual(generation, now), now)
+            self._changed()
+        return self.drain_status(uid)
+
+    def resume(self, uid: str, generation: int) -> DrainStatus | None:
+        """Cancel a drain by hand. A drain by deletion goes on: nothing brings a deleted pod back."""
+        spec = self._registry.specs.get(uid)
+        if spec is not None and self._drains.resume(uid, generation):
+            self._registry.endpoints[uid].on(Event.SEEN_READY if spec.ready else Event.SEEN_UNREADY)
+            self._changed()
+        return self.drain_status(uid)
+
+    def ack(self, member: str, uid: str, in_flight: int, now: float) -> None:
+        """Take another member's word: it knows of the drain, and has that many in flight there."""
+        if self._drains.ack(member, uid, in_flight, now):
+            self._changed()
+
+    def engine_read(self, uid: str, *, idle: bool, now: float) -> None:
+        """Take in what the engine of one of ``questions`` said of itself."""
+        if self._drains.engine_read(uid, idle=idle, now=now):
+            self._changed()
+
+    def drain_status(self, uid: str) -> DrainStatus | None:
+        """Return how the endpoint's drain stands; None when the uid was never heard of."""
+        endpoint = self._registry.endpoints.get(uid)
+        if endpoint is not None:
+            return self._drains.status(endpoint)
+        if self._registry.is_gone(uid):
+            return DrainStatus(uid, EndpointState.GONE, 0, safe_to_delete=True, deadline=None, reason=None)
+        return None
+
+    # What should be true
+
+    def releasable(self, now: float) -> tuple[Release, ...]:
+        """Return the drains by deletion that are over: their finalizers should be gone."""
+        self._expire(now)
+        for endpoint in self._drains.past_deadline(now):
+            for attempt in self._ledger.at(endpoint.uid):
+                if attempt.expires_at is not None:
+                    self._end(attempt, Outcome.CUT)
+        if self._drains.advance(now, self._has_ended):
+            self._changed()
+        return tuple(self._drains.releasable())
+
+    def _has_ended(self, uid: str) -> bool:
+        return self._registry.specs[uid].ended
+
+    def overdue(self, now: float) -> list[str]:
+        """Return the attempts whose endpoint's deadline has passed: the doors that carry them should cut them."""
+        return [a.id for endpoint in self._drains.past_deadline(now) for a in self._ledger.at(endpoint.uid)]
+
+    def questions(self, now: float) -> dict[str, tuple[str, str]]:
+        """Return uid -> (address, engine) of the endpoints whose engine should be asked whether it is idle."""
+        found = {}
+        for uid in self._drains.questions(now):
+            spec = self._registry.specs[uid]
+            server = self._registry.servers.get(spec.server)
+            found[uid] = (spec.address, server.engine if server is not None else "vllm")
+        return found
+
+    def next_deadline(self, now: float) -> float | None:
+        """Return when the clock alone may change ``releasable`` or ``overdue``."""
+        times = [self._leases.next_end(), self._drains.next_deadline(now)]
+        return min((at for at in times if at is not None), default=None)
+
+    def close(self) -> None:
+        """Refuse new requests: this replica is stopping. What is in flight goes on."""
+        self._closing = True
+        self._changed()
+
+    # What people and adapters may see
+
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Return every name a request may use, with the namespaces that serve it."""
+        return self._registry.names()
+
+    def in_flight(self) -> int:
+        """Return how many attempts are in flight at this replica."""
+        return len(self._ledger)
+
+    def status(self) -> RouterStatus:
+        """Return everything the core knows, as values."""
+        return RouterStatus(
+            servers=tuple(self._registry.servers.values()),
+            endpoints=tuple(self._endpoint_status(spec) for spec in self._registry.specs.values()),
+            in_flight=len(self._ledger),
+            drains=len(self._drains),
+            outcomes={outcome.value: self.outcomes[outcome] for outcome in Outcome},
+        )
+
+    def _endpoint_status(self, spec: EndpointSpec) -> EndpointStatus:
+        endpoint = self._registry.endpoints[spec.uid]
+        return EndpointStatus(
+            uid=spec.uid,
+            server=spec.server,
+            name=spec.name,
+            address=spec.address,
+            node=spec.node,
+            state=endpoint.state,
+            in_flight=endpoint.in_flight,
+            unknown=endpoint.unknown,
+            capacity=spec.capacity,
+            gpu_memory_gb=spec.gpu_memory_gb,
+            reason=spec.reason,
+        )
+
+    def _changed(self) -> None:
+        self.revision += 1
+        self.on_change()
+
+
+def _manual(generation: int, now: float) -> Mark:
+    return Mark(DrainKind.MANUAL, DrainReason.MANUAL, now, generation=generation)
+
+
+def _refusal(target: Target, request: Request) -> Refusal:
+    """Say why the pool has no endpoint for the request: nothing ready, nothing that qualifies, or all full."""
+    pool = target.pool
+    if next(pool.ready(), None) is None:
+        return Refusal(
+            RefusalCode.NO_ENDPOINTS, f"no endpoint of the model {request.model!r} is ready", RETRY_NOT_READY
+        )
+    if next(pool.qualified(request.tokens, target.adapter), None) is None:
+        return Refusal(RefusalCode.NOT_QUALIFIED, _what_is_needed(target, request), RETRY_NOT_READY)
+    return Refusal(
+        RefusalCode.SATURATED, f"every endpoint of the model {request.model!r} is at capacity", pool.retry_after()
+    )
+
+
+def _what_is_needed(target: Target, request: Request) -> str:
+    settings = target.pool.settings
+    if target.pool.is_long(request.tokens):
+        return (
+            f"a request of about {request.tokens} tokens is above {settings.long_prompt_tokens} and needs an endpoint "
+            f"with {settings.long_prompt_min_gpu_memory_gb} GB of GPU memory; none that is ready has it"
+        )
+    return f"no ready endpoint has the adapter {target.adapter!r} loaded"
