@@ -1,0 +1,34 @@
+"""Reads the gauges of the engine in the gate's own pod."""
+
+import aiohttp
+
+from tailrace.engines.families import Family
+from tailrace.engines.gauges import Gauges, read_gauges
+from tailrace.gate.routers import join_host_port
+
+_TIMEOUT = aiohttp.ClientTimeout(total=5)
+
+
+class Engine:
+    """The model server beside this gate, as far as its gauges go."""
+
+    def __init__(self, session: aiohttp.ClientSession, family: Family, host: str, port: int) -> None:
+        self._session = session
+        self._family = family
+        ports = (port, *(other for other in family.metrics_ports if other != port)) if family.has_gauges else ()
+        self._urls = [f"http://{join_host_port(host, one)}{family.metrics_path}" for one in ports]
+
+    async def gauges(self) -> Gauges | None:
+        """Return one reading, None if the engine has no gauges or does not answer with them."""
+        for url in self._urls:
+            gauges = await self._read(url)
+            if gauges is not None:
+                return gauges
+        return None
+
+    async def _read(self, url: str) -> Gauges | None:
+        try:
+            async with self._session.get(url, timeout=_TIMEOUT) as response:
+                return read_gauges(await response.text(errors="replace"), self._family) if response.ok else None
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, LookupError):
+            return None
