@@ -1,0 +1,277 @@
+"""`spec` of an InferenceServer: what people ask for. Every description becomes the CRD's."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from tailrace.api.base import (
+    PORT,
+    Capacity,
+    Count,
+    GpuMemory,
+    IntOrPercent,
+    LabelKey,
+    LabelValue,
+    ModelName,
+    Part,
+    Port,
+    Seconds,
+    SecondsOrZero,
+    as_set,
+    defaulted,
+    keyed_by,
+)
+from tailrace.api.template import PodTemplate
+
+ADDRESS = rf"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?):{PORT}$"
+Address = Annotated[str, Field(max_length=260, pattern=ADDRESS)]
+
+
+class Engine(StrEnum):
+    """Families of model servers."""
+
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    TRTLLM = "trtllm"
+    TRITON = "triton"
+    TGI = "tgi"
+    LLAMACPP = "llamacpp"
+    OPENAI = "openai"
+
+
+class Strategy(StrEnum):
+    """How an endpoint is chosen among those that qualify."""
+
+    WEIGHTED_LEAST_CONNECTIONS = "WeightedLeastConnections"
+    LEAST_REQUESTS = "LeastRequests"
+    ROUND_ROBIN = "RoundRobin"
+    POWER_OF_TWO_CHOICES = "PowerOfTwoChoices"
+
+
+class Gate(StrEnum):
+    """Who holds SIGTERM back from a pod that still answers requests."""
+
+    SIDECAR = "Sidecar"
+    NONE = "None"
+
+
+class LabelOperator(StrEnum):
+    """How a label is compared with the values of a requirement."""
+
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+
+
+class ServedModel(Part):
+    """One model and every name that requests may use for it."""
+
+    name: ModelName = Field(
+        description="Name that requests ask for, matched exactly; slashes are fine, as in meta-llama/Llama-3-70B."
+    )
+    aliases: tuple[ModelName, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Other names for the model; the request's model is rewritten to servedName, or to name.",
+        json_schema_extra=as_set(),
+    )
+    served_name: ModelName | None = Field(
+        default=None,
+        description="Name by which the model server knows the model. Left out: the same as name.",
+    )
+    adapters: tuple[ModelName, ...] = Field(
+        default=(),
+        max_length=64,
+        description="LoRA adapters that the model server has loaded; requests name them as their model.",
+        json_schema_extra=as_set(),
+    )
+
+
+class Rollout(Part):
+    """How the owned Deployment replaces pods; the fields of a Deployment's rolling update."""
+
+    max_surge: IntOrPercent = Field(
+        default=1,
+        description="Pods above replicas during a rollout: a number, or a percentage that is rounded up. "
+        "With no spare GPU set it to 0 and maxUnavailable to 1.",
+    )
+    max_unavailable: IntOrPercent = Field(
+        default=0,
+        description="Pods that may be missing during a rollout: a number, or a percentage that is rounded down.",
+    )
+    progress_deadline_seconds: Seconds = Field(
+        default=3600,
+        description="Seconds without progress after which the rollout counts as stuck; an hour, because large "
+        "models take long to load. More than minReadySeconds.",
+    )
+    min_ready_seconds: SecondsOrZero = Field(
+        default=0, description="Seconds that a new pod must stay ready before it counts."
+    )
+
+
+class SelectorRequirement(Part):
+    """One comparison of a label with a set of values."""
+
+    key: LabelKey = Field(description="Label that is compared.")
+    operator: LabelOperator = Field(description="In and NotIn need values, Exists and DoesNotExist have none.")
+    values: tuple[LabelValue, ...] = Field(
+        default=(), max_length=64, description="Values for In and NotIn.", json_schema_extra=as_set()
+    )
+
+
+class Selector(Part):
+    """Which pods of the namespace belong to the server; all terms must hold."""
+
+    match_labels: dict[str, LabelValue] = Field(
+        default_factory=dict, max_length=32, description="Labels that a pod must carry, with exactly these values."
+    )
+    match_expressions: tuple[SelectorRequirement, ...] = Field(
+        default=(), max_length=16, description="Comparisons that must all hold."
+    )
+
+
+class FixedEndpoint(Part):
+    """A model server at an address that does not change."""
+
+    address: Address = Field(
+        description="host:port of the model server: an IPv4 address, an IPv6 address in brackets or a name, "
+        "as in 10.0.0.7:8000."
+    )
+    gpu_memory_gb: GpuMemory | None = Field(
+        default=None, description="GPU memory behind the address in GB. Left out: spec.gpuMemoryGB."
+    )
+    capacity: Capacity | None = Field(
+        default=None, description="Requests that it takes at once, 1 to 1000. Left out: spec.capacity."
+    )
+
+
+class LoadBalancing(Part):
+    """How requests are spread over the endpoints of the pool."""
+
+    strategy: Strategy = Field(
+        default=Strategy.WEIGHTED_LEAST_CONNECTIONS,
+        description="WeightedLeastConnections takes the lowest share of capacity in use, LeastRequests the fewest "
+        "requests in flight, RoundRobin the next in turn by capacity, PowerOfTwoChoices the better of two at random.",
+    )
+    long_prompt_tokens: int = Field(
+        default=4096,
+        ge=1,
+        le=100_000_000,
+        description="Requests of more tokens than this go only to endpoints with longPromptMinGPUMemoryGB.",
+    )
+    long_prompt_min_gpu_memory_gb: GpuMemory = Field(
+        default=80, description="GPU memory in GB that an endpoint needs to be given long prompts."
+    )
+
+
+class Timeouts(Part):
+    """How long a request may take; whichever ends first counts."""
+
+    connect_seconds: Seconds = Field(
+        default=5,
+        description="Seconds for the connection to an endpoint. Inside a cluster it takes milliseconds: 5 allows for "
+        "one lost SYN (1 s) and its second try (3 s).",
+    )
+    first_byte_seconds: Seconds = Field(
+        default=300,
+        description="Seconds until the first byte of a streamed answer: waiting in the engine and reading the prompt, "
+        "which takes minutes for a very long one. An answer that is not streamed comes all at its end, so only "
+        "totalSeconds bounds it.",
+    )
+    idle_seconds: Seconds = Field(
+        default=120,
+        description="Seconds between two pieces of a streamed answer. Tokens come every few milliseconds; two minutes "
+        "allow for an engine that preempts a request and computes it again.",
+    )
+    total_seconds: Seconds = Field(
+        default=600,
+        description="Seconds for the whole request. Keep it at or below drain.timeoutSeconds: a longer request can "
+        "be cut when its pod goes away, and the condition DrainProtected says so.",
+    )
+
+
+class Drain(Part):
+    """What happens to requests in flight when a pod goes away."""
+
+    timeout_seconds: Seconds = Field(
+        default=600,
+        description="Seconds that requests in flight have to finish; what is left then is ended and counted as lost.",
+    )
+    settle_seconds: SecondsOrZero = Field(
+        default=2, description="Seconds without requests, after every replica has stopped picking the pod."
+    )
+    shutdown_seconds: SecondsOrZero = Field(
+        default=10, description="Seconds that the model server has between SIGTERM and SIGKILL."
+    )
+    gate: Gate = Field(
+        default=Gate.SIDECAR,
+        description="Sidecar adds a container that holds SIGTERM back until the pod is drained. None adds nothing: "
+        "requests are cut unless the pod has a gate of its own.",
+    )
+
+
+class Spec(Part):
+    """What is asked for: the models, and exactly one of template, selector and endpoints that says where they run."""
+
+    models: tuple[ServedModel, ...] = Field(
+        min_length=1,
+        max_length=32,
+        description="Models that every endpoint serves. A name, alias or adapter may occur only once in all of them.",
+        json_schema_extra=keyed_by("name"),
+    )
+    engine: Engine = Field(
+        default=Engine.VLLM,
+        description="Family of the model server: where its health and metrics are. openai is any other server that "
+        "speaks the OpenAI API.",
+    )
+    replicas: Count = Field(
+        default=1,
+        description="Pods that the Deployment of template has; 0 keeps the models known and answers 503. Autoscalers "
+        "write it through the scale subresource. With selector or endpoints leave it out: others run those.",
+    )
+    rollout: Rollout = Field(
+        default_factory=Rollout,
+        description="How the Deployment of template replaces pods. With selector or endpoints leave it out.",
+    )
+    template: PodTemplate | None = Field(
+        default=None,
+        description="Pod template: Tailrace owns a Deployment of the same name. One of template, selector and "
+        "endpoints; which one can't change.",
+    )
+    selector: Selector | None = Field(
+        default=None,
+        description="Pods of this namespace that somebody else runs. One of template, selector and endpoints; which "
+        "one can't change.",
+    )
+    endpoints: tuple[FixedEndpoint, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1000,
+        description="Addresses of model servers, inside or outside the cluster. One of template, selector and "
+        "endpoints; which one can't change.",
+        json_schema_extra=keyed_by("address"),
+    )
+    port: Port = Field(
+        default=8000,
+        description="Port on which the pods serve the OpenAI API. Addresses in endpoints carry their own.",
+    )
+    capacity: Capacity = Field(default=32, description="Requests that one pod takes at once, 1 to 1000.")
+    gpu_memory_gb: GpuMemory | None = Field(
+        default=None,
+        description="GPU memory of one pod in GB, all its GPUs together. Left out: read from the node's labels.",
+    )
+    load_balancing: LoadBalancing = Field(
+        default_factory=LoadBalancing,
+        description="How requests are spread. Of several servers of one model the oldest one's settings count.",
+        json_schema_extra=defaulted(),
+    )
+    timeouts: Timeouts = Field(
+        default_factory=Timeouts, description="How long a request may take.", json_schema_extra=defaulted()
+    )
+    drain: Drain = Field(
+        default_factory=Drain,
+        description="What happens to requests in flight when a pod goes away.",
+        json_schema_extra=defaulted(),
+    )
