@@ -1,0 +1,1 @@
+"""The request and answer shapes of the OpenAI API, one file per path."""
