@@ -1,0 +1,73 @@
+"""The face that every test cluster has, whoever runs it."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.cluster.controlplane import ClusterError
+from tests.cluster.kubeconfigs import write_kubeconfig
+
+KUBECTL_SECONDS = 300
+
+
+class Cluster:
+    """A cluster that tests talk to by kubectl or by a kubeconfig."""
+
+    kubeconfig: Path
+    """The administrator's kubeconfig."""
+    workdir: Path
+    """A folder for files of this cluster and of tests."""
+    server: str
+    """The API server's base URL."""
+    ca_file: Path
+    """The certificate authority of the API server."""
+
+    def __init__(self, kubectl: Path | str) -> None:
+        self._kubectl = str(kubectl)
+
+    def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> "subprocess.CompletedProcess[str]":  # noqa: A002
+        """Run kubectl as the administrator; with `check`, a failure raises ClusterError with what kubectl said."""
+        command = [self._kubectl, f"--kubeconfig={self.kubeconfig}", *args]
+        result = subprocess.run(
+            command, input=input, capture_output=True, text=True, check=False, timeout=KUBECTL_SECONDS
+        )
+        if check and result.returncode != 0:
+            raise ClusterError(f"kubectl {' '.join(args)} failed: {result.stderr.strip()}")
+        return result
+
+    def get(self, *args: str) -> dict[str, Any]:
+        """Return what `kubectl get ARGS -o json` says; empty when the object does not exist."""
+        text = self.kubectl("get", *args, "--ignore-not-found", "-o", "json").stdout
+        found: dict[str, Any] = json.loads(text) if text else {}
+        return found
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Apply objects."""
+        self.kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+
+    def service_account_token(self, account: str, *, audience: str | None = None, seconds: int = 3600) -> str:
+        """Return a fresh token of `namespace/name`."""
+        namespace, _, name = account.partition("/")
+        audiences = [f"--audience={audience}"] if audience else []
+        asked = ("create", "token", name, "-n", namespace, f"--duration={seconds}s", *audiences)
+        return self.kubectl(*asked).stdout.strip()
+
+    def bearer_kubeconfig(self, *, token: str | None = None, service_account: str | None = None) -> Path:
+        """Write a kubeconfig that authenticates by `token`, or as the service account `namespace/name`.
+
+        The operator under test runs with one of these, so that its own RBAC rules are what is tested.
+        """
+        if (token is None) == (service_account is None):
+            raise ValueError("give exactly one of token and service_account")
+        presented = token if token is not None else self.service_account_token(service_account or "")
+        name = (service_account or "bearer").replace("/", "_")
+        path = self.workdir / "kubeconfigs" / f"{name}-{abs(hash(presented)):x}.kubeconfig"
+        return write_kubeconfig(path, server=self.server, ca_file=self.ca_file, token=presented, user=name)
+
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        """The API server's address for in-cluster style settings."""
+        parts = urlsplit(self.server)
+        return parts.hostname or "", parts.port or 443

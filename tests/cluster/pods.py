@@ -1,0 +1,118 @@
+"""Pods for tests: a small scriptable server as the container, and short ways to make, watch and end pods."""
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.clusters import Cluster
+from tests.cluster.embedded import EmbeddedCluster
+
+SERVER = Path(__file__).with_name("scripted_server.py")
+PORT = 8000
+WAIT_SECONDS = 30.0
+Pod = dict[str, Any]
+
+
+def server_container(name: str = "main", port: int = PORT, **fields: object) -> dict[str, Any]:
+    """Return a container that runs the scripted server on the pod's address; `fields` are those of the API."""
+    address = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+    command = ["python", "-u", str(SERVER), "$(POD_IP)", str(port)]
+    return {"name": name, "image": "scripted", "env": [address], "command": command} | fields
+
+
+class Pods:
+    """Pods of one namespace of the embedded cluster."""
+
+    def __init__(self, cluster: EmbeddedCluster, namespace: str) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster."""
+        return self._cluster
+
+    def create(self, name: str, metadata: dict[str, Any] | None = None, **spec: object) -> None:
+        """Create a pod with this spec."""
+        described = {"name": name, "namespace": self._namespace} | (metadata or {})
+        self._cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": described, "spec": spec})
+
+    def server(self, name: str, *, grace: int = 30, **container: object) -> None:
+        """Create a pod of one scripted server; keywords are fields of its container."""
+        self.create(name, containers=[server_container(**container)], terminationGracePeriodSeconds=grace)  # type: ignore[arg-type]
+
+    def get(self, name: str) -> Pod:
+        """Return the pod; empty when it does not exist."""
+        return self._cluster.get("pod", name, "-n", self._namespace)
+
+    def wait(self, name: str, holds: Callable[[Pod], bool], seconds: float = WAIT_SECONDS) -> Pod:
+        """Wait until `holds(pod)` (an absent pod is empty) and return the pod; AssertionError shows the last one."""
+        deadline = time.monotonic() + seconds
+        while not _holds(holds, pod := self.get(name)):
+            assert time.monotonic() < deadline, f"pod {name} after {seconds} s: {json.dumps(pod.get('status'))}"
+            time.sleep(0.1)
+        return pod
+
+    def ready(self, name: str) -> Pod:
+        """Wait until the pod is Ready and return it."""
+        return self.wait(name, lambda pod: condition(pod, "Ready") == "True")
+
+    def gone(self, name: str, seconds: float = WAIT_SECONDS) -> None:
+        """Wait until the pod's object does not exist."""
+        self.wait(name, lambda pod: not pod, seconds)
+
+    def delete(self, name: str, *flags: str, wait: bool = True) -> None:
+        """Delete the pod by kubectl."""
+        self._cluster.kubectl("delete", "pod", name, "-n", self._namespace, f"--wait={str(wait).lower()}", *flags)
+
+    def call(self, name: str, path: str, port: int = PORT) -> str:
+        """Send a GET to the pod's scripted server and return the answer's body."""
+        address = self.get(name)["status"]["podIP"]
+        with urllib.request.urlopen(f"http://{address}:{port}{path}", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def log(self, name: str, container: str = "main") -> str:
+        """Return all that a container has written."""
+        return self._cluster.logs(name, container, self._namespace)
+
+    def said(self, name: str, word: str, container: str = "main") -> list[float]:
+        """Return the moments (seconds since the epoch) at which a scripted server wrote `word`."""
+        lines = (line.split() for line in self.log(name, container).splitlines())
+        return [float(line[0]) for line in lines if line[1:] == [word]]
+
+    def wait_said(self, name: str, word: str, container: str = "main", seconds: float = WAIT_SECONDS) -> float:
+        """Wait until a scripted server has written `word` and return when it first did."""
+        deadline = time.monotonic() + seconds
+        while not (moments := self.said(name, word, container)):
+            assert time.monotonic() < deadline, f"{name}/{container} never wrote {word}: {self.log(name, container)}"
+            time.sleep(0.05)
+        return moments[0]
+
+    @staticmethod
+    def container(pod: Pod, name: str = "main") -> dict[str, Any]:
+        """Return the status of one container, init containers included."""
+        status = pod["status"]
+        found = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
+        return next(one for one in found if one["name"] == name)
+
+    @classmethod
+    def state(cls, pod: Pod, name: str = "main") -> dict[str, Any]:
+        """Return one container's present state."""
+        state: dict[str, Any] = cls.container(pod, name)["state"]
+        return state
+
+
+def condition(pod: Pod, kind: str) -> str:
+    """Return the status of one condition; empty when it is not there."""
+    conditions = pod.get("status", {}).get("conditions") or ()
+    return next((one["status"] for one in conditions if one["type"] == kind), "")
+
+
+def _holds(holds: Callable[[Pod], bool], pod: Pod) -> bool:
+    try:
+        return holds(pod)
+    except (KeyError, StopIteration):
+        return False
