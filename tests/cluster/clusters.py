@@ -25,11 +25,12 @@ class Cluster:
     """The certificate authority of the API server."""
 
     def __init__(self, kubectl: Path | str) -> None:
-        self._kubectl = str(kubectl)
+        self.kubectl_path = str(kubectl)
+        """The kubectl binary that fits this cluster."""
 
     def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> "subprocess.CompletedProcess[str]":  # noqa: A002
         """Run kubectl as the administrator; with `check`, a failure raises ClusterError with what kubectl said."""
-        command = [self._kubectl, f"--kubeconfig={self.kubeconfig}", *args]
+        command = [self.kubectl_path, f"--kubeconfig={self.kubeconfig}", *args]
         result = subprocess.run(
             command, input=input, capture_output=True, text=True, check=False, timeout=KUBECTL_SECONDS
         )

@@ -9,6 +9,7 @@ from tests.cluster import tools
 from tests.cluster.clusters import Cluster
 from tests.cluster.embedded import EmbeddedCluster
 from tests.cluster.external import ExternalCluster
+from tests.cluster.pods import Pods
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +45,12 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=30s")
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def pods(embedded: EmbeddedCluster, namespace: str) -> Pods:
+    """Return short ways to make and watch pods in a fresh namespace of the embedded cluster."""
+    return Pods(embedded, namespace)
 
 
 def _build_tools(request: pytest.FixtureRequest) -> None:

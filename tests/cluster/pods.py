@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.clusters import Cluster
 from tests.cluster.embedded import EmbeddedCluster
 
 SERVER = Path(__file__).with_name("scripted_server.py")
@@ -20,25 +19,32 @@ def server_container(name: str = "main", port: int = PORT, **fields: object) -> 
     """Return a container that runs the scripted server on the pod's address; `fields` are those of the API."""
     address = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
     command = ["python", "-u", str(SERVER), "$(POD_IP)", str(port)]
-    return {"name": name, "image": "scripted", "env": [address], "command": command} | fields
+    probe = {"httpGet": {"path": "/ready", "port": port}, "periodSeconds": 1}
+    started = {"httpGet": {"path": "/", "port": port}, "periodSeconds": 1, "failureThreshold": 60}
+    described = {"name": name, "image": "scripted", "env": [address], "command": command}
+    return described | {"startupProbe": started, "readinessProbe": probe} | fields
+
+
+def shell_container(name: str, script: str, **fields: object) -> dict[str, Any]:
+    """Return a container that runs a shell script; `fields` are those of the API."""
+    return {"name": name, "image": "shell", "command": ["sh", "-c", script]} | fields
 
 
 class Pods:
     """Pods of one namespace of the embedded cluster."""
 
     def __init__(self, cluster: EmbeddedCluster, namespace: str) -> None:
-        self._cluster = cluster
-        self._namespace = namespace
+        self.cluster = cluster
+        self.namespace = namespace
 
-    @property
-    def cluster(self) -> Cluster:
-        """The cluster."""
-        return self._cluster
+    def kubectl(self, *args: str) -> str:
+        """Run kubectl in the namespace and return what it printed."""
+        return self.cluster.kubectl("-n", self.namespace, *args).stdout
 
-    def create(self, name: str, metadata: dict[str, Any] | None = None, **spec: object) -> None:
+    def create(self, name: str, metadata: dict[str, Any] | None = None, /, **spec: object) -> None:
         """Create a pod with this spec."""
-        described = {"name": name, "namespace": self._namespace} | (metadata or {})
-        self._cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": described, "spec": spec})
+        described = {"name": name, "namespace": self.namespace} | (metadata or {})
+        self.cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": described, "spec": spec})
 
     def server(self, name: str, *, grace: int = 30, **container: object) -> None:
         """Create a pod of one scripted server; keywords are fields of its container."""
@@ -46,7 +52,7 @@ class Pods:
 
     def get(self, name: str) -> Pod:
         """Return the pod; empty when it does not exist."""
-        return self._cluster.get("pod", name, "-n", self._namespace)
+        return self.cluster.get("pod", name, "-n", self.namespace)
 
     def wait(self, name: str, holds: Callable[[Pod], bool], seconds: float = WAIT_SECONDS) -> Pod:
         """Wait until `holds(pod)` (an absent pod is empty) and return the pod; AssertionError shows the last one."""
@@ -66,7 +72,27 @@ class Pods:
 
     def delete(self, name: str, *flags: str, wait: bool = True) -> None:
         """Delete the pod by kubectl."""
-        self._cluster.kubectl("delete", "pod", name, "-n", self._namespace, f"--wait={str(wait).lower()}", *flags)
+        self.kubectl("delete", "pod", name, f"--wait={str(wait).lower()}", *flags)
+
+    def patch(self, name: str, change: dict[str, Any]) -> None:
+        """Merge a change into the pod."""
+        self.kubectl("patch", "pod", name, "--type=merge", "--patch", json.dumps(change))
+
+    def evict(self, name: str) -> None:
+        """Ask the Eviction API to remove the pod."""
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": self.namespace}}
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/eviction"
+        self.cluster.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(body))
+
+    def all(self) -> list[Pod]:
+        """Return every pod of the namespace."""
+        found: list[Pod] = self.cluster.get("pods", "-n", self.namespace).get("items", [])
+        return found
+
+    def processes(self, name: str) -> list[int]:
+        """Return the ids of living processes that run in a folder of the pod."""
+        folder = str(self.cluster.pod_log_dir / f"{self.namespace}_{name}_")
+        return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _folder_of(entry).startswith(folder)]
 
     def call(self, name: str, path: str, port: int = PORT) -> str:
         """Send a GET to the pod's scripted server and return the answer's body."""
@@ -76,7 +102,7 @@ class Pods:
 
     def log(self, name: str, container: str = "main") -> str:
         """Return all that a container has written."""
-        return self._cluster.logs(name, container, self._namespace)
+        return self.cluster.logs(name, container, self.namespace)
 
     def said(self, name: str, word: str, container: str = "main") -> list[float]:
         """Return the moments (seconds since the epoch) at which a scripted server wrote `word`."""
@@ -90,6 +116,14 @@ class Pods:
             assert time.monotonic() < deadline, f"{name}/{container} never wrote {word}: {self.log(name, container)}"
             time.sleep(0.05)
         return moments[0]
+
+    def wait_log(self, name: str, container: str = "main", seconds: float = WAIT_SECONDS) -> str:
+        """Wait until a container has written something and return it."""
+        deadline = time.monotonic() + seconds
+        while not (text := self.log(name, container)):
+            assert time.monotonic() < deadline, f"{name}/{container} wrote nothing"
+            time.sleep(0.05)
+        return text
 
     @staticmethod
     def container(pod: Pod, name: str = "main") -> dict[str, Any]:
@@ -109,6 +143,13 @@ def condition(pod: Pod, kind: str) -> str:
     """Return the status of one condition; empty when it is not there."""
     conditions = pod.get("status", {}).get("conditions") or ()
     return next((one["status"] for one in conditions if one["type"] == kind), "")
+
+
+def _folder_of(process: Path) -> str:
+    try:
+        return str((process / "cwd").readlink())
+    except OSError:
+        return ""
 
 
 def _holds(holds: Callable[[Pod], bool], pod: Pod) -> bool:

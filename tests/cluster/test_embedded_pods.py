@@ -8,11 +8,6 @@ from tests.cluster.pods import Pods
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture
-def pods(embedded: EmbeddedCluster, namespace: str) -> Pods:
-    return Pods(embedded, namespace)
-
-
 def test_nodes_carry_the_labels_of_their_gpus(cluster: Cluster, embedded: EmbeddedCluster) -> None:
     nodes = {node["metadata"]["name"]: node for node in cluster.get("nodes")["items"]}
     assert nodes["h100-0"]["metadata"]["labels"]["nvidia.com/gpu.memory"] == "81559"
