@@ -1,0 +1,55 @@
+# The jobs of this repository, one line each in `make help`. Arguments go through: make test ARGS="-k drain".
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench crds lock clean
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+CRD := crds/inference.tailrace.dev_inferenceservers.yaml
+UV := $(shell command -v uv || echo python3 -m uv)
+LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header
+ARGS ?=
+
+# Go's own installer puts it there and leaves PATH to the reader.
+export PATH := $(PATH):/usr/local/go/bin
+
+help: ## List the jobs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+
+setup: $(INSTALLED) ## Make .venv from the locked requirements; the other jobs do it when it is needed
+
+$(INSTALLED): requirements/dev.txt
+	@requirements/install
+
+demo: setup ## Start a cluster, roll out under load, and show that no request is lost
+	$(BIN)/python -m tests.cluster.demo $(ARGS)
+
+test: setup ## Run every test, the cluster suites included; builds the cluster's binaries first
+	$(BIN)/python -m tests.cluster tools
+	$(BIN)/pytest $(ARGS)
+
+check: setup ## Check format, lint, types, layers and the core's coverage; print the code's statistics
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/coverage run -m pytest -q tests/core
+	$(BIN)/coverage report --fail-under=100
+	$(BIN)/python -m tests.repo.function_stats operator/tailrace
+
+bench: setup ## Run the benchmarks and write bench/results
+	$(BIN)/python -m bench $(ARGS)
+
+crds: setup ## Write the CustomResourceDefinition from the models
+	$(BIN)/tailrace crds > $(CRD).new
+	mv $(CRD).new $(CRD)
+
+lock: ## Lock the requirements again; ARGS=--upgrade takes newer versions
+	$(LOCK) $(ARGS) -o requirements/runtime.txt
+	$(LOCK) $(ARGS) --extra dev -o requirements/dev.txt
+
+clean: ## Remove what the jobs have made here; the cluster's binaries stay in the user's cache
+	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	find operator tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
