@@ -1,0 +1,59 @@
+"""Runs the benchmarks: `python -m bench [NAME...]`. A benchmark is a module of this folder with a `main()` that prints.
+
+Each runs in a process of its own, so that none measures what another left behind; what it prints is shown as it comes
+and kept in results/NAME.txt, below a line about the machine.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+RESULTS = FOLDER / "results"
+
+
+def names() -> list[str]:
+    """Return every benchmark there is."""
+    return sorted(
+        path.stem for path in FOLDER.glob("*.py") if "\ndef main(" in path.read_text() and path.stem != "__main__"
+    )
+
+
+def machine() -> str:
+    """Return what matters of this machine in words; nothing that says whose it is."""
+    cores = len(os.sched_getaffinity(0))
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{cores} cores, {platform.machine()}, {platform.system()}, {python}"
+
+
+def run(name: str) -> bool:
+    """Run one benchmark; its result file is replaced only when it succeeds."""
+    print(f"== {name}", flush=True)
+    command = [sys.executable, "-u", "-c", f"from bench.{name} import main; main()"]
+    lines = [f"{machine()}\n", "\n"]
+    with subprocess.Popen(command, cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            lines.append(line)
+    if process.returncode != 0:
+        print(f"bench: {name} failed; results/{name}.txt is as it was", file=sys.stderr)
+        return False
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.txt").write_text("".join(lines))
+    return True
+
+
+def main(wanted: list[str]) -> int:
+    """Run the benchmarks named, or all; return the exit code."""
+    unknown = set(wanted) - set(names())
+    if unknown:
+        print(f"bench: no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(names())}", file=sys.stderr)
+        return 2
+    failures = sum(not run(name) for name in wanted or names())
+    return min(failures, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

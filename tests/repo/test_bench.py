@@ -1,0 +1,41 @@
+import platform
+from pathlib import Path
+
+import bench.__main__ as bench
+import pytest
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the runner a folder of benchmarks of its own."""
+    package = tmp_path / "bench"
+    package.mkdir()
+    monkeypatch.setattr(bench, "FOLDER", package)
+    monkeypatch.setattr(bench, "RESULTS", package / "results")
+    (package / "__init__.py").touch()
+    (package / "helper.py").write_text("x = 1\n")
+    (package / "good.py").write_text("import sys\n\ndef main():\n    print('1.5 us')\n")
+    return package
+
+
+def test_a_result_is_kept_below_a_line_about_the_machine(folder: Path) -> None:
+    assert bench.main([]) == 0
+    first, _, *rest = (folder / "results" / "good.txt").read_text().splitlines()
+    assert " cores, " in first
+    assert rest == ["1.5 us"]
+
+
+def test_a_benchmark_that_fails_keeps_its_last_result_and_fails_the_run(folder: Path) -> None:
+    assert bench.main([]) == 0
+    (folder / "good.py").write_text("import sys\n\ndef main():\n    print('half')\n    sys.exit(3)\n")
+    assert bench.main([]) == 1
+    assert "1.5 us" in (folder / "results" / "good.txt").read_text()
+
+
+def test_an_unknown_name_is_refused_with_the_names_there_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["goood"]) == 2
+    assert "no benchmark goood; there are: good" in capsys.readouterr().err
+
+
+def test_the_machine_is_described_without_its_name() -> None:
+    assert platform.node() not in bench.machine()
