@@ -1,0 +1,48 @@
+"""The root of the command line: which commands there are. Each is a file of its own that imports what it needs late."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import tailrace
+from tailrace.cli.crds import crds
+from tailrace.cli.drain_gate import drain_gate
+from tailrace.cli.kube_agent import kube_agent
+from tailrace.cli.model_server import model_server
+from tailrace.cli.release_finalizers import release_finalizers
+from tailrace.cli.run import run
+from tailrace.cli.serve import serve
+from tailrace.cli.status import status
+
+app = typer.Typer(
+    name="tailrace",
+    no_args_is_help=True,
+    add_completion=False,
+    help="Load balancer and Kubernetes operator for LLM inference servers: no request is lost when a pod goes away.",
+    epilog="Without a cluster: `tailrace model-server` and `tailrace serve -f servers.yaml`. In one: `tailrace run`.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command("run")(run)
+app.command("serve")(serve)
+app.command("status")(status)
+app.command("model-server")(model_server)
+app.command("drain-gate")(drain_gate)
+app.command("release-finalizers")(release_finalizers)
+app.command("crds")(crds)
+app.command("kube-agent", hidden=True)(kube_agent)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tailrace {tailrace.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Set what all commands share."""

@@ -1,0 +1,37 @@
+"""How the long-running commands start: settings read, logs set up, the event loop chosen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import typer
+import uvloop
+from pydantic import ValidationError
+
+from tailrace.settings import Settings
+from tailrace.telemetry.logs import set_up_logs
+
+
+def load_settings(**flags: object) -> Settings:
+    """Return the settings of environment and flags; a wrong one is said by name and ends the program with code 2."""
+    try:
+        return Settings(**flags)  # type: ignore[arg-type]
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "TAILRACE_" + "_".join(str(part) for part in problem["loc"]).upper()
+            typer.echo(f"{name}: {problem['msg']} (got {problem['input']!r})", err=True)
+        raise typer.Exit(2) from error
+
+
+def start(main: Coroutine[Any, Any, None]) -> None:
+    """Run until it ends; an address that cannot be listened on is said and ends the program with code 1."""
+    set_up_logs()
+    try:
+        uvloop.run(main)
+    except OSError as error:
+        typer.echo(f"cannot start: {error}; choose other ports or stop who holds them", err=True)
+        raise typer.Exit(1) from error
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise typer.Exit(0) from None
