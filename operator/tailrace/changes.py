@@ -21,7 +21,7 @@ class Changes:
                 waiter.set_result(None)
 
     async def wait(self, timeout: float, since: int | None = None) -> bool:  # noqa: ASYNC109 - the timeout is an answer
-        """Wait at most ``timeout`` seconds for a change after revision ``since`` (default: now); say whether it came."""
+        """Wait ``timeout`` seconds at most for a change after revision ``since`` (default: now); say if one came."""
         if since is not None and since != self.revision:
             return True
         waiter = asyncio.get_running_loop().create_future()

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import socket
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Names = Annotated[tuple[str, ...], NoDecode]
+"""A list that the environment gives separated by commas."""
 
 
 class Settings(BaseSettings):
@@ -26,7 +31,7 @@ class Settings(BaseSettings):
         description="Name of this replica: the pod's name in a cluster, which is the host name there.",
     )
     namespace: str = Field("tailrace-system", description="Where the operator itself runs: its Lease lives there.")
-    watch_namespaces: tuple[str, ...] = Field(
+    watch_namespaces: Names = Field(
         (), description="Namespaces to serve. Empty: all, because one installation a cluster is the common case."
     )
     kubeconfig: str | None = Field(None, description="A kubeconfig file. None: the pod's own service account.")
@@ -48,7 +53,7 @@ class Settings(BaseSettings):
         description="host:port,... of the admin ports as pods reach them: the headless Service of the installation.",
     )
 
-    gpu_memory_labels: tuple[str, ...] = Field(
+    gpu_memory_labels: Names = Field(
         (), description="More node labels with MiB per GPU, asked before the well-known ones."
     )
 
@@ -60,3 +65,8 @@ class Settings(BaseSettings):
     shutdown_seconds: float = Field(
         600.0, ge=0, description="How long a stopping router lets its streams finish: the longest request by default."
     )
+
+    @field_validator("watch_namespaces", "gpu_memory_labels", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
