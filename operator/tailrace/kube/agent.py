@@ -1,0 +1,176 @@
+"""The child: puts the pieces together, and nothing else.
+
+Everything that watches or answers runs on every replica; everything that writes runs on the one that leads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import time
+from collections.abc import Coroutine
+
+from tailrace.core.model import Snapshot
+from tailrace.kube import cordons, resync, reviews
+from tailrace.kube.client import Api, ApiError, Document, Resource, load
+from tailrace.kube.gpumemory import Measurer
+from tailrace.kube.handlers import Watches
+from tailrace.kube.leader import Leader
+from tailrace.kube.lease import Election
+from tailrace.kube.mailbox import Mailbox
+from tailrace.kube.pipe import Pipe
+from tailrace.kube.view import View
+from tailrace.link import ChildHealth, Cordon, Desired, Message, Observed, Review
+from tailrace.settings import Settings
+
+log = logging.getLogger(__name__)
+
+BATCH = 500
+HEALTH_SECONDS = 1.0
+FIRST_RETRY_SECONDS = 0.25
+LAST_RETRY_SECONDS = 5.0
+LEAVE_SECONDS = 2.0
+
+
+class Agent:
+    """One replica's Kubernetes side."""
+
+    def __init__(self, settings: Settings, pipe: Pipe, api: Api) -> None:
+        self._settings = settings
+        self._pipe = pipe
+        self._api = api
+        self._mailbox = Mailbox()
+        self._identity = f"{settings.replica}_{secrets.token_hex(4)}"
+        measurer = Measurer(settings.gpu_memory_labels)
+        self._view = View(emit=self._mailbox.put, touched=self._touched, measure=measurer)
+        self._leader = Leader(api, self._view, settings, identity=self._identity, explain_memory=measurer.explain)
+        self._election = Election(
+            api,
+            namespace=settings.namespace,
+            name=settings.lease_name,
+            identity=self._identity,
+            seconds=settings.lease_seconds,
+            renew_seconds=settings.lease_renew_seconds,
+            monotonic=time.monotonic,
+            wall=time.time,
+            changed=self._leader.lead,
+        )
+        self._watches = Watches(lambda: load(settings.kubeconfig), settings.watch_namespaces, self._event)
+        self._asked: set[asyncio.Task[None]] = set()
+        self._last_event_at = 0.0
+        self._last_list_at = 0.0
+        self._api_error = ""
+        self._leaving = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run until the parent goes or SIGTERM; the Lease is given back then."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._leaving.set)
+        parts = (self._listen, self._tell, self._tell_health, self._keep_listing, self._election.run, self._leader.run)
+        tasks = [loop.create_task(part()) for part in parts]
+        leaving = loop.create_task(self._leaving.wait())
+        try:
+            done, _ = await asyncio.wait([leaving, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {leaving}:
+                if (error := task.exception()) is not None:
+                    log.error("the Kubernetes side ends", exc_info=error)
+        finally:
+            self._watches.stop()
+            for task in (leaving, *tasks):
+                task.cancel()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._election.release(), LEAVE_SECONDS)
+
+    # The pipe
+
+    async def _listen(self) -> None:
+        while (message := await self._pipe.receive()) is not None:
+            self._heard(message)
+        log.info("the parent has gone")
+
+    def _heard(self, message: Message) -> None:
+        match message:
+            case Desired():
+                self._leader.desire(message)
+            case Review():
+                self._background(self._review(message))
+            case Cordon():
+                self._background(self._cordon(message))
+            case _:
+                log.warning("a message that only a parent receives: %s", type(message).__name__)
+
+    def _background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
+
+    async def _review(self, review: Review) -> None:
+        await self._pipe.send(await reviews.answer(self._api, review))
+
+    async def _cordon(self, cordon: Cordon) -> None:
+        pod = self._view.pod(cordon.uid)
+        if pod is None:
+            log.warning("cordon %s: no such pod is known", cordon.uid)
+            return
+        try:
+            await cordons.mark(self._api, pod, cordon, moment=time.time())
+        except ApiError as error:
+            log.warning("cordon %s: %s", cordon.uid, error)
+
+    async def _tell(self) -> None:
+        while True:
+            await self._pipe.send(Observed(await self._mailbox.take(BATCH)))
+
+    async def _tell_health(self) -> None:
+        while True:
+            await self._pipe.send(
+                ChildHealth(
+                    last_event_at=self._last_event_at,
+                    last_list_at=self._last_list_at,
+                    leader=self._election.leading,
+                    holder=self._election.holder,
+                    api_error=self._api_error,
+                )
+            )
+            await asyncio.sleep(HEALTH_SECONDS)
+
+    # The cluster
+
+    def _touched(self, key: str) -> None:
+        self._leader.touch(key)
+
+    def _event(self, kind: Resource, change: str | None, document: Document) -> None:
+        self._last_event_at = time.time()
+        self._view.on_event(kind, change, document)
+
+    async def _keep_listing(self) -> None:
+        retry = FIRST_RETRY_SECONDS
+        watching = False
+        while True:
+            listed = await self._list()
+            if listed and not watching:
+                watching = True
+                self._watches.start()
+            retry = FIRST_RETRY_SECONDS if listed else min(2 * retry, LAST_RETRY_SECONDS)
+            await asyncio.sleep(self._settings.resync_seconds if listed else retry)
+
+    async def _list(self) -> bool:
+        """List everything; a list that fails changes nothing."""
+        try:
+            lists = await resync.list_everything(self._api, self._settings.watch_namespaces)
+        except ApiError as error:
+            if self._api_error != str(error):
+                log.warning("the cluster can't be listed, the last view stands: %s", error)
+            self._api_error = str(error)
+            return False
+        self._view.on_lists(lists)
+        snapshot: Snapshot = self._view.snapshot()
+        self._mailbox.put(snapshot)
+        self._last_list_at = time.time()
+        self._api_error = ""
+        self._leader.resynced()
+        return True

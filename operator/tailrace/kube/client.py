@@ -1,0 +1,287 @@
+"""A thin way to the API server: paths and plain dicts in, plain dicts out, one kind of error.
+
+The generated client does what is hard (credentials, their renewal, TLS); its models are left out, because building
+them costs more than decoding the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import orjson
+from kubernetes.aio import client, config
+
+Document = dict[str, Any]
+
+PAGE = 500
+MANAGER = "tailrace"
+RETRY_DELAYS = (0.1, 0.3, 1.0)
+CALL_SECONDS = 10.0
+LIST_SECONDS = 60.0
+WATCH_IDLE_SECONDS = 90.0
+"""A watch with bookmarks hears something every minute; a silent one is dead."""
+
+
+class PatchType(StrEnum):
+    """The three ways to say what changes; the value is the content type."""
+
+    JSON = "application/json-patch+json"
+    MERGE = "application/merge-patch+json"
+    APPLY = "application/apply-patch+yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind of object as the API server's paths name it. ``group`` is empty for the core group."""
+
+    group: str
+    version: str
+    plural: str
+    namespaced: bool = True
+
+    def path(self, namespace: str | None = None, name: str = "", subresource: str = "") -> str:
+        """Return the path of all objects, of those of a namespace, of one object, or of a part of it."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        where = f"/namespaces/{quote(namespace)}" if self.namespaced and namespace else ""
+        parts = [root + where, self.plural, quote(name), subresource]
+        return "/".join(part for part in parts if part)
+
+
+class ApiError(Exception):
+    """The API server refused, or could not be asked (status 0). ``causes`` are (field path, message) pairs."""
+
+    def __init__(
+        self, status: int, reason: str, message: str, causes: tuple[tuple[str, str], ...] = (), retry_after: float = 0
+    ) -> None:
+        super().__init__(f"{status or 'unreachable'} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.causes = causes
+        self.retry_after = retry_after
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether nothing is known: no answer, or the server's own trouble."""
+        return self.status == 0 or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+    @property
+    def gone(self) -> bool:
+        """Whether the object does not exist."""
+        return self.status == HTTPStatus.NOT_FOUND
+
+    @property
+    def stale(self) -> bool:
+        """Whether a guard failed: the object is not, or no longer, what the caller took it for."""
+        return self.status in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A whole list, all its pages: the objects and the resourceVersion it is the truth of."""
+
+    items: tuple[Document, ...]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One event of a watch: ADDED, MODIFIED, DELETED or BOOKMARK, and the object."""
+
+    type: str
+    object: Document = field(repr=False)
+
+
+async def load(kubeconfig: str | None) -> client.Configuration:
+    """Read credentials from the file, or those of the pod's service account when there is none."""
+    configuration = client.Configuration()
+    if kubeconfig is None:
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    else:
+        await config.load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=kubeconfig, client_configuration=configuration, persist_config=False
+        )
+    return configuration
+
+
+class Api:
+    """The API server. Every method raises ``ApiError`` and nothing else (but a cancellation)."""
+
+    def __init__(self, configuration: client.Configuration) -> None:
+        self._client = client.ApiClient(configuration)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Document:
+        """Return one object."""
+        return await self._call("GET", resource.path(namespace, name))
+
+    async def list_all(self, resource: Resource, namespace: str | None = None, *, labels: str = "") -> Listing:
+        """Return all objects, by pages and read consistently. Fails as a whole when one page fails."""
+        items: list[Document] = []
+        query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
+        while True:
+            page = await self._call("GET", resource.path(namespace), query=query, seconds=LIST_SECONDS)
+            items += page.get("items") or ()
+            meta = page.get("metadata", {})
+            if not meta.get("continue"):
+                return Listing(tuple(items), str(meta.get("resourceVersion", "")))
+            query["continue"] = meta["continue"]
+
+    async def create(
+        self, resource: Resource, namespace: str | None, body: Document, *, subresource: str = "", dry_run: bool = False
+    ) -> Document:
+        """Create an object; it must not exist."""
+        query = _write_query(dry_run=dry_run)
+        return await self._call("POST", resource.path(namespace, "", subresource), query=query, body=body)
+
+    async def patch(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        body: Document | list[Document],
+        *,
+        how: PatchType = PatchType.MERGE,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Document:
+        """Change an object. Put a guard into the body: a ``test`` operation, or uid and resourceVersion."""
+        path, query = resource.path(namespace, name, subresource), _write_query(dry_run=dry_run)
+        if how is PatchType.APPLY:
+            query["force"] = "true"
+        return await self._call("PATCH", path, query=query, body=body, content_type=how.value)
+
+    async def replace(self, resource: Resource, namespace: str | None, name: str, body: Document) -> Document:
+        """Replace an object; the resourceVersion in the body is the guard."""
+        return await self._call("PUT", resource.path(namespace, name), query=_write_query(dry_run=False), body=body)
+
+    async def delete(self, resource: Resource, namespace: str | None, name: str, *, uid: str) -> Document:
+        """Delete the object if it is still the one with this uid."""
+        return await self._call("DELETE", resource.path(namespace, name), body={"preconditions": {"uid": uid}})
+
+    async def watch(
+        self, resource: Resource, namespace: str | None, *, version: str, labels: str = ""
+    ) -> AsyncIterator[Change]:
+        """Yield what changes after ``version``, bookmarks included, until the server ends the watch."""
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
+        query |= {"labelSelector": labels} if labels else {}
+        response = await self._open(
+            "GET", resource.path(namespace), query=query, body=None, content_type="application/json", seconds=None
+        )
+        try:
+            async for line in _lines(response):
+                event = orjson.loads(line)
+                if event["type"] == "ERROR":
+                    raise _refused(int(event["object"].get("code", 0)), event["object"])
+                yield Change(event["type"], event["object"])
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ApiError(0, "Disconnected", repr(error)) from error
+        finally:
+            response.close()
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: object = None,
+        content_type: str = "application/json",
+        seconds: float = CALL_SECONDS,
+    ) -> Document:
+        async def once() -> Document:
+            response = await self._open(
+                method, path, query=query or {}, body=body, content_type=content_type, seconds=seconds
+            )
+            try:
+                document: Document = orjson.loads(await response.read())
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise ApiError(0, "Disconnected", repr(error)) from error
+            return document
+
+        return await _with_retries(once)
+
+    async def _open(
+        self, method: str, path: str, *, query: dict[str, str], body: object, content_type: str, seconds: float | None
+    ) -> aiohttp.ClientResponse:
+        timeout = aiohttp.ClientTimeout(
+            total=seconds, sock_connect=CALL_SECONDS, sock_read=WATCH_IDLE_SECONDS if seconds is None else None
+        )
+        try:
+            request = await self._client.param_serialize(
+                method,
+                path,
+                query_params=list(query.items()),
+                header_params={"Accept": "application/json", "Content-Type": content_type},
+                auth_settings=["BearerToken"],
+            )
+            answer = await self._client.rest_client.request(  # type: ignore[no-untyped-call]
+                request[0], request[1], headers=request[2], body=body, _request_timeout=timeout
+            )
+            response: aiohttp.ClientResponse = answer.response
+            if response.status >= HTTPStatus.BAD_REQUEST:
+                raise _refused(response.status, await _error_body(response), response.headers.get("Retry-After"))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            reason = "ConnectFailed" if isinstance(error, aiohttp.ClientConnectorError) else "Disconnected"
+            raise ApiError(0, reason, repr(error)) from error
+        return response
+
+
+async def _with_retries(once: Callable[[], Awaitable[Document]]) -> Document:
+    for delay in RETRY_DELAYS:
+        try:
+            return await once()
+        except ApiError as error:
+            if not _worth_retrying(error):
+                raise
+            await asyncio.sleep(max(delay, min(error.retry_after, CALL_SECONDS)))
+    return await once()
+
+
+def _worth_retrying(error: ApiError) -> bool:
+    """Only where nothing can have happened: the connection was not made, or the server said later."""
+    return error.reason == "ConnectFailed" or error.status == HTTPStatus.TOO_MANY_REQUESTS
+
+
+def _write_query(*, dry_run: bool) -> dict[str, str]:
+    # A trial is strict, so that a misspelt field of a template is told and not dropped.
+    trial = {"dryRun": "All", "fieldValidation": "Strict"}
+    return {"fieldManager": MANAGER, **(trial if dry_run else {"fieldValidation": "Ignore"})}
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Yield the lines of a stream; an object may be larger than any buffer that splits lines itself."""
+    rest = b""
+    async for chunk in response.content.iter_any():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            if line:
+                yield line
+
+
+async def _error_body(response: aiohttp.ClientResponse) -> Document:
+    body = await response.read()
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {"message": body[:200].decode("utf-8", "replace")}
+    return document if isinstance(document, dict) else {}
+
+
+def _refused(status: int, body: Document, retry_after: str | None = None) -> ApiError:
+    details = body.get("details") or {}
+    causes = tuple(
+        (str(cause.get("field", "")), str(cause.get("message", ""))) for cause in details.get("causes") or ()
+    )
+    wait = retry_after if retry_after and retry_after.isdecimal() else details.get("retryAfterSeconds") or 0
+    return ApiError(status, str(body.get("reason") or ""), str(body.get("message") or ""), causes, float(wait))

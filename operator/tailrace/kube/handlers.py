@@ -1,0 +1,139 @@
+"""The watches, run by kopf. The only file that imports it.
+
+kopf cancels every task of the loop it stops in, stops when one watch meets an error it does not know, and takes the
+signal handlers of the main thread. So it lives in a thread and loop of its own, gets raw events only (it writes
+nothing to any object), and is started again with back-off whenever it ends. What it misses meanwhile, the full lists
+bring.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import kopf
+from kubernetes.aio import client
+
+from tailrace.api import names
+from tailrace.kube import objects
+from tailrace.kube.client import PAGE, Document, Resource
+
+log = logging.getLogger(__name__)
+
+Sink = Callable[[Resource, str | None, Document], None]
+LABELLED = (objects.PODS, objects.DEPLOYMENTS, objects.REPLICA_SETS)
+WATCHED = (*LABELLED, objects.NODES, objects.SERVERS)
+FIRST_RESTART_SECONDS = 0.5
+LAST_RESTART_SECONDS = 15.0
+
+
+class Watches:
+    """Hands every event to ``sink``, on the loop that calls ``start``; a sink that fails loses that event only."""
+
+    def __init__(
+        self, load: Callable[[], Awaitable[client.Configuration]], namespaces: Sequence[str], sink: Sink
+    ) -> None:
+        """Take how to read the credentials, the namespaces to watch (none: all), and where events go."""
+        self._load = load
+        self._namespaces = tuple(namespaces)
+        self._sink = sink
+        self._events: deque[tuple[Resource, str | None, Document]] = deque()
+        self._stop = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.failed_events = 0
+
+    def start(self) -> None:
+        """Start watching, for as long as the process lives or until ``stop``."""
+        self._loop = asyncio.get_running_loop()
+        threading.Thread(target=self._run, name="watches", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; it does within seconds, and nobody needs to wait for it."""
+        self._stop.set()
+
+    # In kopf's thread
+
+    def _run(self) -> None:
+        delay = FIRST_RESTART_SECONDS
+        while not self._stop.is_set():
+            try:
+                asyncio.run(self._operate())
+            except Exception:
+                log.exception("the watches ended; they start again in %.1f s", delay)
+            self._stop.wait(delay)
+            delay = min(2 * delay, LAST_RESTART_SECONDS)
+
+    async def _operate(self) -> None:
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry)(self._login)
+        for kind in WATCHED:
+            kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)(self._handler(kind))
+        await kopf.operator(
+            registry=registry,
+            settings=kopf_settings(),
+            standalone=True,
+            clusterwide=not self._namespaces,
+            namespaces=self._namespaces,
+            stop_flag=self._stop,
+        )
+
+    async def _login(self, **_: object) -> kopf.ConnectionInfo:
+        return await connection(await self._load())
+
+    def _handler(self, kind: Resource) -> Callable[..., None]:
+        def handle(event: dict[str, Any], **_: object) -> None:
+            self._events.append((kind, event["type"], event["object"]))
+            if len(self._events) == 1 and self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._deliver)
+
+        handle.__name__ = kind.plural
+        return handle
+
+    # In the caller's loop
+
+    def _deliver(self) -> None:
+        for _ in range(len(self._events)):
+            event = self._events[0]
+            try:
+                self._sink(*event)
+            except Exception:
+                self.failed_events += 1
+                log.exception("an event about %s %s was lost", event[0].plural, objects.key(event[2]))
+            self._events.popleft()
+        if self._events and self._loop is not None:
+            self._loop.call_soon(self._deliver)
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Return settings with which kopf writes nothing, kills nothing, and tries again soon."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.process.ultimate_exiting_timeout = None
+    settings.watching.chunk_size = PAGE
+    settings.watching.connect_timeout = 5.0
+    settings.networking.connect_timeout = 5.0
+    settings.networking.request_timeout = 60.0
+    settings.networking.error_backoffs = (0.25, 0.5, 1.0, 1.0)
+    settings.networking.trust_env = True
+    for kind in LABELLED:
+        settings.watching.label_selectors[kind.group, kind.version, kind.plural] = names.LABEL_SERVER
+    return settings
+
+
+async def connection(configuration: client.Configuration) -> kopf.ConnectionInfo:
+    """Return the credentials of the other client as kopf wants them."""
+    header = await configuration.get_api_key_with_prefix("BearerToken") or ""
+    return kopf.ConnectionInfo(
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert,
+        insecure=not configuration.verify_ssl,
+        token=header.split(" ", 1)[-1] or None,
+        certificate_path=configuration.cert_file,
+        private_key_path=configuration.key_file,
+        trust_env=True,
+    )

@@ -1,0 +1,54 @@
+"""Starts the child: streams, logs, credentials, then the agent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+
+from tailrace.kube.agent import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, Agent
+from tailrace.kube.client import Api, load
+from tailrace.kube.pipe import end_with_parent, open_pipe, take_standard_streams
+from tailrace.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Run until the parent goes or SIGTERM, then end the process with code 0."""
+    source, target = take_standard_streams()
+    end_with_parent()
+    set_up_logs()
+    asyncio.run(_run(Settings(), source, target))
+    logging.shutdown()
+    # At once: kopf's thread may sit in a request until it times out, and nothing of it is worth waiting for.
+    os._exit(0)
+
+
+async def _run(settings: Settings, source: int, target: int) -> None:
+    pipe = await open_pipe(source, target)
+    api = await _connect(settings)
+    try:
+        await Agent(settings, pipe, api).run()
+    finally:
+        await api.close()
+
+
+async def _connect(settings: Settings) -> Api:
+    """Read the credentials; a service account's token may come a moment after the container."""
+    delay = FIRST_RETRY_SECONDS
+    while True:
+        try:
+            return Api(await load(settings.kubeconfig))
+        except Exception as error:
+            log.warning("no credentials for the API server, trying again: %s", error)
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, LAST_RETRY_SECONDS)
+
+
+def set_up_logs() -> None:
+    """Log to standard error; kopf only where it matters, because it tells every retry as an error."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("kopf").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)

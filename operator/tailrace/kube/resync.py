@@ -1,0 +1,47 @@
+"""Full lists: the only thing that says what vanished unseen. Reads; decides nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from tailrace.api import names
+from tailrace.kube import objects
+from tailrace.kube.client import Api, ApiError, Listing, Resource
+from tailrace.kube.handlers import LABELLED
+from tailrace.kube.view import KINDS
+
+log = logging.getLogger(__name__)
+
+Lists = list[tuple[Resource, str | None, Listing]]
+
+
+async def list_everything(api: Api, namespaces: Sequence[str]) -> Lists:
+    """Return a whole list of every kind, of these namespaces (none: all). ApiError when a single one fails.
+
+    Nodes may be forbidden to an installation that serves single namespaces: then nothing is known of them.
+    """
+    lists: Lists = []
+    for kind in KINDS:
+        for namespace in _scopes(kind, namespaces):
+            listing = await _list(api, kind, namespace)
+            if listing is not None:
+                lists.append((kind, namespace, listing))
+    return lists
+
+
+def _scopes(kind: Resource, namespaces: Sequence[str]) -> Sequence[str | None]:
+    return namespaces if kind.namespaced and namespaces else (None,)
+
+
+async def _list(api: Api, kind: Resource, namespace: str | None) -> Listing | None:
+    try:
+        return await api.list_all(kind, namespace, labels=names.LABEL_SERVER if kind in LABELLED else "")
+    except ApiError as error:
+        if kind is objects.NODES and error.status == HTTPStatus.FORBIDDEN:
+            log.warning("nodes can't be listed, so GPU memory and lost nodes are not known: %s", error.message)
+            return None
+        if kind is objects.SERVERS and error.gone:
+            raise ApiError(error.status, "NoCRD", f"{names.CRD_NAME} is not installed: apply the CRD") from error
+        raise

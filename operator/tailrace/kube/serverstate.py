@@ -1,0 +1,60 @@
+"""An InferenceServer -> what the core needs of it. Pure."""
+
+from __future__ import annotations
+
+from tailrace.api.inferenceserver import FixedEndpoint, InferenceServer
+from tailrace.core.model import DrainSpec, EndpointSpec, ModelSpec, PoolSettings, ServerSpec, Timeouts
+
+
+def server_key(server: InferenceServer) -> str:
+    """Return ``namespace/name``."""
+    return f"{server.metadata.namespace}/{server.metadata.name}"
+
+
+def server_spec(server: InferenceServer) -> ServerSpec:
+    """Return the server as the core needs it."""
+    spec, created = server.spec, server.metadata.creation_timestamp
+    return ServerSpec(
+        key=server_key(server),
+        namespace=server.metadata.namespace,
+        models=tuple(ModelSpec(model.name, model.aliases, model.adapters, model.served_name) for model in spec.models),
+        engine=spec.engine.value,
+        created_at=created.timestamp() if created else 0.0,
+        pool=pool_settings(server),
+        timeouts=Timeouts(
+            connect=spec.timeouts.connect_seconds,
+            first_byte=spec.timeouts.first_byte_seconds,
+            idle=spec.timeouts.idle_seconds,
+            total=spec.timeouts.total_seconds,
+        ),
+    )
+
+
+def pool_settings(server: InferenceServer) -> PoolSettings:
+    """Return what a pool would take from this server."""
+    balancing = server.spec.load_balancing
+    return PoolSettings(
+        strategy=balancing.strategy.value,
+        long_prompt_tokens=balancing.long_prompt_tokens,
+        long_prompt_min_gpu_memory_gb=balancing.long_prompt_min_gpu_memory_gb,
+    )
+
+
+def fixed_endpoints(server: InferenceServer) -> tuple[EndpointSpec, ...]:
+    """Return the endpoints that the document itself names; they are always ready and belong to nobody's pod."""
+    return tuple(_fixed(server, endpoint) for endpoint in server.spec.endpoints or ())
+
+
+def _fixed(server: InferenceServer, endpoint: FixedEndpoint) -> EndpointSpec:
+    spec, key = server.spec, server_key(server)
+    drain = spec.drain
+    return EndpointSpec(
+        uid=f"{key}/{endpoint.address}",
+        server=key,
+        name=endpoint.address,
+        address=endpoint.address,
+        capacity=endpoint.capacity or spec.capacity,
+        ready=True,
+        gpu_memory_gb=endpoint.gpu_memory_gb or spec.gpu_memory_gb,
+        drain=DrainSpec(drain.timeout_seconds, drain.settle_seconds, drain.shutdown_seconds),
+    )

@@ -1,0 +1,202 @@
+"""The Deployment of an InferenceServer: what it should be, and what has to change. Pure.
+
+The template is replaced as a whole, and only when what the InferenceServer says about it has changed since it was
+last applied (``tailrace.dev/template-hash``). So ``kubectl rollout undo`` and ``restart`` stand, an operator upgrade
+restarts nothing (the gate's image in use is kept), and a change by hand is told, not fought. The replica count and
+the rollout settings are kept as the InferenceServer says at all times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import orjson
+
+from tailrace.api import names
+from tailrace.api.inferenceserver import Gate, InferenceServer
+from tailrace.kube import objects
+from tailrace.kube.client import MANAGER, Document
+from tailrace.kube.injection import GateParams, inject
+
+ANNOTATION_GENERATION: Final = f"{names.PREFIX}/applied-generation"
+ANNOTATION_HASH: Final = f"{names.PREFIX}/template-hash"
+ANNOTATION_LIVE_HASH: Final = f"{names.PREFIX}/applied-template"
+ANNOTATION_GATE_IMAGE: Final = f"{names.PREFIX}/gate-image"
+ANNOTATION_RESTARTED: Final = "kubectl.kubernetes.io/restartedAt"
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What the installation gives to every gate."""
+
+    gate_image: str
+    gate_routers: str
+    gate_image_pull_policy: str = "IfNotPresent"
+
+
+def gate_params(server: InferenceServer, installation: Installation) -> GateParams:
+    """Return what injection needs for the pods of this server."""
+    spec, drain = server.spec, server.spec.drain
+    return GateParams(
+        image=installation.gate_image,
+        routers=installation.gate_routers,
+        server=server.metadata.name,
+        port=spec.port,
+        engine=spec.engine.value,
+        drain_timeout=drain.timeout_seconds,
+        drain_settle=drain.settle_seconds,
+        drain_shutdown=drain.shutdown_seconds,
+        total_timeout=spec.timeouts.total_seconds,
+        gate=drain.gate is Gate.SIDECAR,
+        image_pull_policy=installation.gate_image_pull_policy,
+    )
+
+
+def template_hash(template: Document, params: GateParams) -> str:
+    """Return what changes when the InferenceServer says something else about its pods; the installation has no part."""
+    neutral = replace(params, image="", routers="", image_pull_policy="", total_timeout=0)
+    said = {"template": template, "gate": {field: getattr(neutral, field) for field in GateParams.__dataclass_fields__}}
+    return _digest(said)
+
+
+def live_hash(template: Document) -> str:
+    """Return what changes when somebody changes a stored template; a ``rollout restart`` is no such change."""
+    meta = template.get("metadata") or {}
+    annotations = {key: text for key, text in (meta.get("annotations") or {}).items() if key != ANNOTATION_RESTARTED}
+    return _digest({"metadata": meta | {"annotations": annotations}, "spec": template.get("spec")})
+
+
+def deployment(server: InferenceServer, template: Document, params: GateParams) -> Document:
+    """Return the whole Deployment, as it is created. ValueError names what is wrong with the template's shape."""
+    meta = server.metadata
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": meta.name,
+            "namespace": meta.namespace,
+            "labels": _labels(server),
+            "annotations": _annotations(server, template, params),
+            "ownerReferences": [_owner(server)],
+        },
+        "spec": {
+            "replicas": server.spec.replicas,
+            "selector": {"matchLabels": {names.LABEL_SERVER: meta.name}},
+            "template": inject(template, params),
+            **_rollout(server),
+        },
+    }
+
+
+def controlled(live: Document, server: InferenceServer) -> bool:
+    """Whether the Deployment is this very InferenceServer's."""
+    owner = objects.controller(live)
+    return owner is not None and owner.get("uid") == server.metadata.uid
+
+
+def template_is_due(live: Document, template: Document, params: GateParams) -> bool:
+    """Whether the InferenceServer says something else about its pods than when the template was last applied."""
+    return objects.annotations(live).get(ANNOTATION_HASH) != template_hash(template, params)
+
+
+def changes(live: Document, server: InferenceServer, template: Document, params: GateParams) -> list[Document]:
+    """Return the JSON patch, without its guard, that makes the Deployment what it should be; empty when it is."""
+    due = template_is_due(live, template, params)
+    patch = _template_change(live, template, params) if due else []
+    wanted = {"replicas": server.spec.replicas, **_rollout(server)}
+    patch += [_set(f"/spec/{field}", value) for field, value in wanted.items() if live["spec"].get(field) != value]
+    patch += _map_changes(live, "labels", _labels(server))
+    if patch or objects.annotations(live).get(ANNOTATION_GENERATION) != str(server.metadata.generation):
+        said = _annotations(server, template, params) if due else _generation(server)
+        patch += _map_changes(live, "annotations", said)
+    return patch
+
+
+def guarded(live: Document, patch: list[Document]) -> list[Document]:
+    """Return the patch so that it fails when the Deployment is not as it was seen."""
+    meta = objects.meta(live)
+    tests = [{"op": "test", "path": f"/metadata/{field}", "value": meta[field]} for field in ("uid", "resourceVersion")]
+    return tests + patch
+
+
+def with_live_hash(patch: list[Document], tried: Document) -> list[Document]:
+    """Return the patch with a note of the template as the API server stores it, so that drift is seen later."""
+    noted = live_hash(tried["spec"]["template"])
+    return [*patch, _set(f"/metadata/annotations/{_escaped(ANNOTATION_LIVE_HASH)}", noted)]
+
+
+def drifted(live: Document) -> bool:
+    """Whether the template is not as it was last applied, because somebody changed or undid it by hand."""
+    noted = objects.annotations(live).get(ANNOTATION_LIVE_HASH)
+    return noted is not None and noted != live_hash(live["spec"]["template"])
+
+
+def gate_image(live: Document) -> str | None:
+    """Return the gate's image that the Deployment was applied with."""
+    return objects.annotations(live).get(ANNOTATION_GATE_IMAGE)
+
+
+def _template_change(live: Document, template: Document, params: GateParams) -> list[Document]:
+    pod = inject(template, params)
+    restarted = objects.annotations(live["spec"]["template"]).get(ANNOTATION_RESTARTED)
+    if restarted is not None:
+        # Kept, or a template that means the same as before would be rolled out because of the missing note.
+        pod["metadata"].setdefault("annotations", {}).setdefault(ANNOTATION_RESTARTED, restarted)
+    return [_set("/spec/template", pod)]
+
+
+def _rollout(server: InferenceServer) -> dict[str, Any]:
+    rollout = server.spec.rollout
+    return {
+        "strategy": {
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxSurge": rollout.max_surge, "maxUnavailable": rollout.max_unavailable},
+        },
+        "progressDeadlineSeconds": rollout.progress_deadline_seconds,
+        "minReadySeconds": rollout.min_ready_seconds,
+    }
+
+
+def _labels(server: InferenceServer) -> dict[str, str]:
+    return {names.LABEL_SERVER: server.metadata.name, "app.kubernetes.io/managed-by": MANAGER}
+
+
+def _annotations(server: InferenceServer, template: Document, params: GateParams) -> dict[str, str]:
+    return _generation(server) | {ANNOTATION_HASH: template_hash(template, params), ANNOTATION_GATE_IMAGE: params.image}
+
+
+def _generation(server: InferenceServer) -> dict[str, str]:
+    return {ANNOTATION_GENERATION: str(server.metadata.generation)}
+
+
+def _owner(server: InferenceServer) -> Document:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "name": server.metadata.name,
+        "uid": server.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _map_changes(live: Document, part: str, wanted: dict[str, str]) -> list[Document]:
+    present = objects.meta(live).get(part)
+    if present is None:
+        return [_set(f"/metadata/{part}", wanted)]
+    missing = {key: text for key, text in wanted.items() if present.get(key) != text}
+    return [_set(f"/metadata/{part}/{_escaped(key)}", text) for key, text in missing.items()]
+
+
+def _set(path: str, value: object) -> Document:
+    return {"op": "add", "path": path, "value": value}
+
+
+def _escaped(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
