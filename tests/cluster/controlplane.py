@@ -81,7 +81,7 @@ class ControlPlane:
         return self.workdir / "kubelet.kubeconfig"
 
     def process(self, name: str) -> ManagedProcess:
-        """Return a running part by its binary's name, for tests that pause or kill it."""
+        """Return a part by its binary's name, for tests that pause, kill and start it."""
         return next(process for process in self._processes if process.name == name)
 
     def start(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.cluster.controlplane import ClusterError
 from tests.cluster.embedded import EmbeddedCluster
 
 SERVER = Path(__file__).with_name("scripted_server.py")
@@ -57,10 +58,16 @@ class Pods:
     def wait(self, name: str, holds: Callable[[Pod], bool], seconds: float = WAIT_SECONDS) -> Pod:
         """Wait until `holds(pod)` (an absent pod is empty) and return the pod; AssertionError shows the last one."""
         deadline = time.monotonic() + seconds
-        while not _holds(holds, pod := self.get(name)):
+        while not _holds(holds, pod := self._get_patiently(name)):
             assert time.monotonic() < deadline, f"pod {name} after {seconds} s: {json.dumps(pod.get('status'))}"
             time.sleep(0.1)
         return pod
+
+    def _get_patiently(self, name: str) -> Pod:
+        try:
+            return self.get(name)
+        except ClusterError:  # the API server is just starting
+            return {"status": {}}
 
     def ready(self, name: str) -> Pod:
         """Wait until the pod is Ready and return it."""
@@ -96,9 +103,7 @@ class Pods:
 
     def call(self, name: str, path: str, port: int = PORT) -> str:
         """Send a GET to the pod's scripted server and return the answer's body."""
-        address = self.get(name)["status"]["podIP"]
-        with urllib.request.urlopen(f"http://{address}:{port}{path}", timeout=10) as answer:
-            return str(answer.read().decode())
+        return ask(self.get(name)["status"]["podIP"], path, port)
 
     def log(self, name: str, container: str = "main") -> str:
         """Return all that a container has written."""
@@ -109,10 +114,10 @@ class Pods:
         lines = (line.split() for line in self.log(name, container).splitlines())
         return [float(line[0]) for line in lines if line[1:] == [word]]
 
-    def wait_said(self, name: str, word: str, container: str = "main", seconds: float = WAIT_SECONDS) -> float:
-        """Wait until a scripted server has written `word` and return when it first did."""
-        deadline = time.monotonic() + seconds
-        while not (moments := self.said(name, word, container)):
+    def wait_said(self, name: str, word: str, container: str = "main", *, times: int = 1) -> float:
+        """Wait until a scripted server has written `word` so many times and return when it first did."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while len(moments := self.said(name, word, container)) < times:
             assert time.monotonic() < deadline, f"{name}/{container} never wrote {word}: {self.log(name, container)}"
             time.sleep(0.05)
         return moments[0]
@@ -137,6 +142,12 @@ class Pods:
         """Return one container's present state."""
         state: dict[str, Any] = cls.container(pod, name)["state"]
         return state
+
+
+def ask(address: str, path: str, port: int = PORT) -> str:
+    """Send a GET to a scripted server by its address and return the answer's body."""
+    with urllib.request.urlopen(f"http://{address}:{port}{path}", timeout=10) as answer:
+        return str(answer.read().decode())
 
 
 def condition(pod: Pod, kind: str) -> str:

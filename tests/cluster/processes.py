@@ -20,15 +20,25 @@ def launcher(command: Sequence[str]) -> list[str]:
 
 
 class ManagedProcess:
-    """One running command; `stop` ends it by its own pid, politely first."""
+    """One command, started when made; `stop` ends it by its own pid, politely first, and `start` runs it again."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
         self.name = name
         self.log = log
+        self._command = list(command)
+        self._env = env
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
+        self.start()
+
+    def start(self) -> None:
+        """Run the command; used to bring a stopped or killed process back with the same flags and ports."""
+        with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                launcher(command), stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=env
+                launcher(self._command),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=self._env,
             )
 
     @property

@@ -1,8 +1,8 @@
-"""Controllers of the real control plane at work on the embedded cluster's nodes."""
+"""Controllers at work on the embedded cluster's nodes, and pods while a part of the cluster is away."""
 
 import pytest
 from tests.cluster.embedded import EmbeddedCluster
-from tests.cluster.pods import Pods, condition, server_container, shell_container
+from tests.cluster.pods import Pods, ask, condition, server_container, shell_container
 
 pytestmark = pytest.mark.cluster
 
@@ -41,3 +41,39 @@ def test_pods_run_anew_after_their_kubelet_was_away(pods: Pods, embedded: Embedd
     after = pods.wait("one", lambda pod: pods.container(pod)["restartCount"] == 1 and condition(pod, "Ready") == "True")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["status"]["podIP"] != before["status"]["podIP"]
+
+
+def test_containers_are_restarted_while_the_api_server_is_away(pods: Pods, embedded: EmbeddedCluster) -> None:
+    pods.server("one")
+    address = pods.ready("one")["status"]["podIP"]
+    server = embedded.control_plane.process("kube-apiserver")
+    server.kill()
+    try:
+        ask(address, "/exit?code=3")
+        pods.wait_said("one", "started", times=2)
+    finally:
+        server.start()
+    pods.wait("one", lambda pod: pods.container(pod)["restartCount"] == 1)
+    assert pods.ready("one")["status"]["podIP"] == address
+
+
+def test_a_delete_is_carried_out_when_the_api_server_is_back(pods: Pods, embedded: EmbeddedCluster) -> None:
+    pods.server("one", lifecycle={"preStop": {"sleep": {"seconds": 2}}})
+    pods.ready("one")
+    pods.delete("one", wait=False)
+    server = embedded.control_plane.process("kube-apiserver")
+    server.pause()
+    try:
+        pods.wait_said("one", "sigterm")
+    finally:
+        server.resume()
+    pods.gone("one")
+
+
+def test_a_node_whose_kubelet_is_away_becomes_not_ready(embedded: EmbeddedCluster) -> None:
+    embedded.kubelet.process.kill()
+    try:
+        embedded.kubectl("wait", "node/cpu-0", "--for=condition=Ready=Unknown", "--timeout=40s")
+    finally:
+        embedded.kubelet.restart()
+    embedded.kubectl("wait", "node/cpu-0", "--for=condition=Ready=True", "--timeout=40s")

@@ -39,6 +39,7 @@ from tests.cluster.kubelet.turns import Turns, prerequisites
 from tests.cluster.kubelet.volumes import Volumes
 
 SETUP_RETRY_SECONDS = 1.0
+REFRESH_SECONDS = 2.0
 MINIMUM_DELETION_GRACE = 1
 log = logging.getLogger("kubelet.pod")
 
@@ -237,10 +238,10 @@ class PodWorker:
         folder = self._folder / "volumes" / f".{spec['name']}"
         for needed in (folder, log_file.parent):
             needed.mkdir(parents=True, exist_ok=True)
+        await self._refresh_references()
         try:
-            self._references = await fetch_references(self._kit.api, self._pod)
             mounts = self._volumes.mounts(spec)
-        except (ApiError, aiohttp.ClientError, TimeoutError, UnsupportedError) as error:
+        except UnsupportedError as error:
             raise LaunchError("CreateContainerConfigError", str(error)) from error
         kubeconfig = self._own_kubeconfig(folder, mounts)
         return plan(
@@ -253,6 +254,14 @@ class PodWorker:
             folder=folder,
             log=log_file,
         )
+
+    async def _refresh_references(self) -> None:
+        """Read config maps and secrets again; while the API server is away, what was read before is good enough."""
+        try:
+            async with asyncio.timeout(REFRESH_SECONDS):
+                self._references = await fetch_references(self._kit.api, self._pod)
+        except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            log.warning("config maps and secrets of %s: %s", self._folder.name, error)
 
     def _own_kubeconfig(self, folder: Path, mounts: dict[str, str]) -> Path | None:
         """Write a kubeconfig of the pod's service account: the usual fixed paths cannot exist for a process."""

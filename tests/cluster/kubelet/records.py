@@ -80,6 +80,7 @@ class Record:
 
     def as_object(self) -> Object:
         """Return the container status of the API."""
+        runs_once = self.initial and not self.sidecar
         return {
             "name": self.name,
             "image": self.image,
@@ -88,7 +89,7 @@ class Record:
             "lastState": self.last.as_object() if self.last else {},
             "restartCount": self.restarts,
             "started": self.started,
-            "ready": self.ready,
+            "ready": self.finished_well if runs_once else self.ready,
         } | ({"containerID": self.container_id} if self.container_id else {})
 
 
