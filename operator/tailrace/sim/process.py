@@ -19,32 +19,55 @@ GRACE_SECONDS = {OnSigterm.ABORT: SOON_SECONDS, OnSigterm.FINISH: FOREVER_SECOND
 BACKLOG = 1024
 
 
+class CannotStartError(Exception):
+    """The address or the request log cannot be had."""
+
+
 def run(options: Options) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(options))
+    """Serve until SIGTERM or SIGINT; exit with status 1 and a sentence when the server cannot start."""
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(serve(options))
+    except CannotStartError as error:
+        typer.echo(f"tailrace model-server: {error}", err=True)
+        raise SystemExit(1) from None
 
 
 async def serve(options: Options) -> None:
     """Serve until SIGTERM or SIGINT, and end the requests in flight as `options.on_sigterm` says.
 
-    A second signal cuts what the first one left to finish.
+    A second signal cuts what the first one left to finish. Raises CannotStartError.
     """
-    log = RequestLog(options.request_log)
-    server = ModelServer(options, log)
-    runner = web.AppRunner(
-        server.app, access_log=None, handler_cancellation=True, shutdown_timeout=GRACE_SECONDS[options.on_sigterm]
-    )
-    await runner.setup()
-    site = web.TCPSite(runner, options.host, options.port, backlog=BACKLOG)
-    await site.start()
+    server = ModelServer(options, _open_log(options))
+    runner = await _listen(server)
     stop = asyncio.Event()
     _on_signals(server, stop)
     _announce(server, runner.addresses[0][1])
     await stop.wait()
     await runner.cleanup()
-    log.write("exit", reason="sigterm", code=0)
-    log.close()
+    server.log.write("exit", reason="sigterm", code=0)
+    server.log.close()
+
+
+def _open_log(options: Options) -> RequestLog:
+    try:
+        return RequestLog(options.request_log)
+    except OSError as error:
+        raise CannotStartError(f"cannot write to --request-log: {error}") from error
+
+
+async def _listen(server: ModelServer) -> web.AppRunner:
+    options = server.options
+    grace = GRACE_SECONDS[options.on_sigterm]
+    runner = web.AppRunner(server.app, access_log=None, handler_cancellation=True, shutdown_timeout=grace)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, options.host, options.port, backlog=BACKLOG).start()
+    except OSError as error:
+        await runner.cleanup()
+        where = f"--host {options.host} --port {options.port}"
+        raise CannotStartError(f"cannot listen on {where}: {error}; choose another or free it") from error
+    return runner
 
 
 def _on_signals(server: ModelServer, stop: asyncio.Event) -> None:

@@ -139,8 +139,8 @@ class ModelServer:
             request_id = request.headers.get(REQUEST_ID) or uuid4().hex
             try:
                 job = self._start(shape, await request.read(), request_id, request.transport)
-            except (ApiError, BadRequestError) as error:
-                status = error.status if isinstance(error, ApiError) else 400
+            except (ApiError, BadRequestError, web.HTTPException) as error:
+                status = getattr(error, "status", 400)
                 self.log.write("refused", request_id=request_id, path=shape.path, status=status, message=str(error))
                 raise
             return await self._answer(request, shape, job)
@@ -195,6 +195,8 @@ class ModelServer:
         chunked = request.version >= HttpVersion11
         if chunked:
             response.enable_chunked_encoding()
+        else:
+            response.force_close()  # the end of the connection is the end of the body
         await response.prepare(request)
         job.open(_sink(request, chunked=chunked))
         await job.done
