@@ -1,0 +1,109 @@
+"""`tailrace run` under test: a process with its own ports, Lease and service-account token, never cluster admin."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.cluster.clusters import Cluster
+from tests.cluster.ports import free_ports
+from tests.cluster.processes import ManagedProcess
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SERVICE_ACCOUNT = "tailrace-system/tailrace"
+READY_SECONDS = 30.0
+
+
+def install(cluster: Cluster) -> None:
+    """Install what an administrator would: CRD, namespace, service account and RBAC, without the Deployment."""
+    cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+    cluster.kubectl("apply", "-f", str(ROOT / "manifests" / "base" / "namespace.yaml"))
+    cluster.kubectl("apply", "-f", str(ROOT / "manifests" / "base" / "rbac.yaml"))
+    cluster.kubectl("wait", "--for=condition=Established", "crd/inferenceservers.inference.tailrace.dev")
+
+
+class Replica:
+    """One replica that serves the given namespaces. `command` replaces `-m tailrace run`, for proofs that break it."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespaces: Sequence[str],
+        *,
+        name: str = "replica-0",
+        command: Sequence[str] = ("-m", "tailrace", "run"),
+        **settings: str,
+    ) -> None:
+        proxy, routing, admin = free_ports(3)
+        self.name = name
+        self.proxy, self.routing, self.admin = (f"http://127.0.0.1:{port}" for port in (proxy, routing, admin))
+        self._command = [sys.executable, *command]
+        self._log = cluster.workdir / "logs" / f"{name}-{namespaces[0]}.log"
+        self._environment = os.environ | {
+            "TAILRACE_HOST": "127.0.0.1",
+            "TAILRACE_PROXY_PORT": str(proxy),
+            "TAILRACE_ROUTING_PORT": str(routing),
+            "TAILRACE_ADMIN_PORT": str(admin),
+            "TAILRACE_REPLICA": name,
+            "TAILRACE_LEASE_NAME": f"tailrace-{namespaces[0]}",
+            "TAILRACE_WATCH_NAMESPACES": ",".join(namespaces),
+            "TAILRACE_KUBECONFIG": str(cluster.bearer_kubeconfig(service_account=SERVICE_ACCOUNT)),
+            "TAILRACE_GATE_ROUTERS": f"127.0.0.1:{admin}",
+            "TAILRACE_GATE_IMAGE": "tailrace:test",
+            **{f"TAILRACE_{key.upper()}": value for key, value in settings.items()},
+        }
+        self.process: ManagedProcess | None = None
+
+    def start(self) -> None:
+        """Start and wait until it is ready."""
+        self.process = ManagedProcess(self.name, self._command, self._log, self._environment)
+        deadline = time.monotonic() + READY_SECONDS
+        while not self._is_ready():
+            if time.monotonic() > deadline or not self.process.alive():
+                raise RuntimeError(f"{self.name} is not ready:\n{self.process.tail()}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End it."""
+        if self.process is not None:
+            self.process.stop()
+            self.process = None
+
+    def get(self, path: str) -> Any:  # noqa: ANN401 - any JSON value
+        """Return what the admin port answers, as JSON."""
+        with urllib.request.urlopen(self.admin + path, timeout=10) as answer:
+            return json.load(answer)
+
+    def metrics(self) -> str:
+        """Return the metrics page."""
+        with urllib.request.urlopen(self.admin + "/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """Return the endpoints as the replica sees them."""
+        found: list[dict[str, Any]] = self.get("/endpoints")["endpoints"]
+        return found
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.admin + "/readyz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
