@@ -52,6 +52,7 @@ class FakeRouter:
         app.router.add_post("/endpoints/{uid}/gate", self._hello)
         app.router.add_post("/endpoints/{uid}/drain", self._drain)
         app.router.add_get("/wait-for-drain", self._wait)
+        app.router.add_get("/elsewhere/{uid}", self._elsewhere)
         self.runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self.runner.setup()
         await web.TCPSite(self.runner, self.host, self.port).start()
@@ -74,7 +75,11 @@ class FakeRouter:
 
     def _reply(self, uid: str) -> web.Response:
         document = {"uid": uid, "state": self.state, "inFlight": self.in_flight, "safe_to_delete": self.safe}
-        return web.json_response(document, status=self.status, headers={"Location": f"/wait-for-drain?pod={uid}"})
+        return web.json_response(document, status=self.status, headers={"Location": f"/elsewhere/{uid}"})
+
+    async def _elsewhere(self, request: web.Request) -> web.Response:
+        """Answer safe, to whoever follows a redirect."""
+        return web.json_response({"uid": request.match_info["uid"], "safe_to_delete": True})
 
     async def _hello(self, request: web.Request) -> web.Response:
         self._note("hello", request)
@@ -103,6 +108,7 @@ class FakeEngine:
     running: int = 0
     waiting: int = 0
     reads: int = 0
+    status: int = 200
 
     async def start(self) -> web.AppRunner:
         app = web.Application()
@@ -114,9 +120,8 @@ class FakeEngine:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         self.reads += 1
-        return web.Response(
-            text=f"vllm:num_requests_running {self.running}\nvllm:num_requests_waiting {self.waiting}\n"
-        )
+        text = f"vllm:num_requests_running {self.running}\nvllm:num_requests_waiting {self.waiting}\n"
+        return web.Response(text=text, status=self.status)
 
 
 class Bench:
@@ -139,8 +144,8 @@ class Bench:
         )
         self.steps: list[tuple[str, dict[str, object]]] = []
 
-    async def router(self, host: str = "127.0.0.1", *, up: bool = True) -> FakeRouter:
-        router = FakeRouter(host=host)
+    async def router(self, host: str = "127.0.0.1", *, port: int | None = None, up: bool = True) -> FakeRouter:
+        router = FakeRouter(host=host, port=port or free_port())
         self._stack.push_async_callback(router.stop)
         if up:
             await router.start()
@@ -184,7 +189,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def holds(hook: Awaitable[str], seconds: float = 0.3) -> bool:
+async def holds(hook: Awaitable[object], seconds: float = 0.3) -> bool:
     """Tell whether the hook is still unanswered after `seconds`."""
     done, _ = await asyncio.wait([asyncio.ensure_future(hook)], timeout=seconds)
     return not done

@@ -1,10 +1,11 @@
 import asyncio
 import socket
+import time
 from dataclasses import replace
 
 import aiohttp
 import pytest
-from tests.gate.bench import QUICK, UID, Bench, FakeRouter, holds, until
+from tests.gate.bench import QUICK, UID, Bench, holds, until
 
 from tailrace.gate.routers import Routers
 from tailrace.gate.settings import RouterName
@@ -48,27 +49,91 @@ async def test_one_router_that_answers_is_enough(bench: Bench) -> None:
     assert await hook == "drained"
 
 
+class Names:
+    """A name server with one name; the test changes its `addresses`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+        self.addresses = addresses
+        self.hangs = False
+        self._real = asyncio.get_running_loop().getaddrinfo
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", self._lookup)
+        monkeypatch.setattr("tailrace.gate.run._RESOLVE_SECONDS", 0.05)
+
+    async def _lookup(self, host: str, port: int, **rest: int) -> list[object]:
+        if host != "routers.test":
+            return list(await self._real(host, port, **rest))
+        if self.hangs:
+            await asyncio.sleep(60)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in self.addresses]
+
+
 async def test_a_name_stands_for_all_its_addresses(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     router = await bench.router()
-    twin = FakeRouter(host="127.0.0.2", port=router.port)
-    await twin.start()
+    twin = await bench.router("127.0.0.2", port=router.port)
+    Names(monkeypatch, "127.0.0.1", "127.0.0.2")
+    await bench.gate(routers=(RouterName("routers.test", router.port),))
+    hook = bench.hook()
+    await asyncio.gather(router.asked("drain"), twin.asked("drain"))
+    router.safe = True
+    assert await hook == "drained"
 
-    def lookup(host: str, port: int, **_: object) -> list[object]:
-        assert host == "routers.test"
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{last}", port)) for last in (1, 2)]
 
-    try:
-        await bench.gate(routers=(RouterName("routers.test", router.port),))
-        with monkeypatch.context() as patch:
-            patch.setattr(
-                asyncio.get_running_loop(), "getaddrinfo", lambda host, port, **_: asyncio.to_thread(lookup, host, port)
-            )
-            hook = bench.hook()
-            await asyncio.gather(router.asked("drain"), twin.asked("drain"))
-            router.safe = True
-            assert await hook == "drained"
-    finally:
-        await twin.stop()
+async def test_a_router_that_joins_during_the_drain_is_asked_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    router = await bench.router()
+    joined = await bench.router("127.0.0.2", port=router.port)
+    names = Names(monkeypatch, "127.0.0.1")
+    await bench.gate(routers=(RouterName("routers.test", router.port),))
+    hook = bench.hook()
+    await router.asked("wait")
+    assert joined.calls == []
+    names.addresses = ("127.0.0.1", "127.0.0.2")
+    await joined.asked("drain")
+    await router.stop()
+    joined.safe = True
+    assert await hook == "drained"
+
+
+async def test_a_router_that_has_gone_for_good_is_not_asked_any_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = await bench.router()
+    gone = await bench.router("127.0.0.2", port=router.port)
+    names = Names(monkeypatch, "127.0.0.1", "127.0.0.2")
+    await bench.gate(routers=(RouterName("routers.test", router.port),))
+    hook = bench.hook()
+    await gone.asked("wait")
+    names.addresses = ("127.0.0.1",)
+    await router.asked("wait", router.count("wait") + 2)
+    await gone.stop()
+    await asyncio.sleep(0.2)
+    await gone.start()
+    before = len(gone.calls)
+    await router.asked("wait", router.count("wait") + 3)
+    assert len(gone.calls) == before
+    router.safe = True
+    assert await hook == "drained"
+
+
+async def test_a_drain_does_not_wait_for_a_name_server_that_hangs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = await bench.router()
+    names = Names(monkeypatch, "127.0.0.1")
+    await bench.gate(routers=(RouterName("routers.test", router.port),))
+    await router.asked("hello")
+    names.hangs = router.safe = True
+    async with asyncio.timeout(3):
+        assert await bench.hook() == "drained"
+
+
+async def test_a_router_that_refuses_is_asked_again_without_haste(bench: Bench) -> None:
+    router = await bench.router()
+    router.status = 404
+    await bench.gate(router)
+    began = time.monotonic()
+    hook = bench.hook()
+    assert await holds(hook)
+    assert router.count("drain") <= (time.monotonic() - began) / QUICK.spacing + 1
 
 
 async def test_a_name_that_cannot_be_resolved_keeps_its_addresses(
@@ -196,10 +261,20 @@ async def test_a_caller_that_disconnects_does_not_stop_the_drain(bench: Bench) -
     await router.asked("wait")
     hook.cancel()
     await router.asked("wait", router.count("wait") + 3)
-    second = bench.hook()
     router.safe = True
-    assert await second == "drained"
+    await until(lambda: "drain-ended" in bench.events())
     assert router.count("drain") == 1
+
+
+async def test_a_caller_that_is_cancelled_does_not_stop_the_drain_for_the_others(bench: Bench) -> None:
+    router = await bench.router()
+    gate = await bench.gate(router)
+    gone, stays = asyncio.create_task(gate.wait()), asyncio.create_task(gate.wait())
+    await router.asked("wait")
+    gone.cancel()
+    assert await holds(stays, 0.1)
+    router.safe = True
+    assert await stays == "drained"
 
 
 async def test_a_fault_of_the_gate_itself_does_not_answer_the_hook(
