@@ -1,4 +1,4 @@
-"""Runs the benchmarks: `python -m bench [NAME...]`. A benchmark is a module of this folder with a `main()` that prints.
+"""Runs the benchmarks: `python -m bench [NAME...]`. A benchmark is a program of this folder that prints.
 
 Each runs in a process of its own, so that none measures what another left behind; what it prints is shown as it comes
 and kept in results/NAME.txt, below a line about the machine.
@@ -15,10 +15,9 @@ RESULTS = FOLDER / "results"
 
 
 def names() -> list[str]:
-    """Return every benchmark there is."""
-    return sorted(
-        path.stem for path in FOLDER.glob("*.py") if "\ndef main(" in path.read_text() and path.stem != "__main__"
-    )
+    """Return every benchmark there is: the modules that can be run, this one aside."""
+    programs = (path.stem for path in FOLDER.glob("*.py") if '\nif __name__ == "__main__":' in path.read_text())
+    return sorted(set(programs) - {"__main__"})
 
 
 def machine() -> str:
@@ -31,7 +30,7 @@ def machine() -> str:
 def run(name: str) -> bool:
     """Run one benchmark; its result file is replaced only when it succeeds."""
     print(f"== {name}", flush=True)
-    command = [sys.executable, "-u", "-c", f"from bench.{name} import main; main()"]
+    command = [sys.executable, "-u", "-m", f"bench.{name}"]
     lines = [f"{machine()}\n", "\n"]
     with subprocess.Popen(command, cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():

@@ -4,6 +4,8 @@ from pathlib import Path
 import bench.__main__ as bench
 import pytest
 
+PROGRAM = 'import sys\n\nif __name__ == "__main__":\n    {does}\n'
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -14,7 +16,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(bench, "RESULTS", package / "results")
     (package / "__init__.py").touch()
     (package / "helper.py").write_text("x = 1\n")
-    (package / "good.py").write_text("import sys\n\ndef main():\n    print('1.5 us')\n")
+    (package / "good.py").write_text(PROGRAM.format(does="print('1.5 us')"))
     return package
 
 
@@ -27,7 +29,7 @@ def test_a_result_is_kept_below_a_line_about_the_machine(folder: Path) -> None:
 
 def test_a_benchmark_that_fails_keeps_its_last_result_and_fails_the_run(folder: Path) -> None:
     assert bench.main([]) == 0
-    (folder / "good.py").write_text("import sys\n\ndef main():\n    print('half')\n    sys.exit(3)\n")
+    (folder / "good.py").write_text(PROGRAM.format(does="print('half'); sys.exit(3)"))
     assert bench.main([]) == 1
     assert "1.5 us" in (folder / "results" / "good.txt").read_text()
 
