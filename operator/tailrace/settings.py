@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -62,6 +61,9 @@ class Settings(BaseSettings):
         512 * 1024 * 1024, gt=0, description="All buffered bodies together: half the memory limit of the chart."
     )
     open_reads: bool = Field(True, description="GET on the admin port needs no token inside the cluster.")
+    settle_seconds: float = Field(
+        0.0, ge=0, description="How long a stopping replica takes requests after it turned unready: Services lag."
+    )
     shutdown_seconds: float = Field(
         600.0, ge=0, description="How long a stopping router lets its streams finish: the longest request by default."
     )

@@ -287,7 +287,7 @@ async def test_a_fault_of_the_gate_itself_does_not_answer_the_hook(
     await bench.gate(router, engine_port=engine.port)
     with monkeypatch.context() as patch:
         patch.setattr("tailrace.gate.routers.read_answer", broken)
-        patch.setattr("tailrace.gate.engine.read_gauges", broken)
+        patch.setattr("tailrace.engines.reader.read_gauges", broken)
         hook = bench.hook()
         await until(lambda: bench.events().count("step-failed") >= 2)
         assert not hook.done()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import aiohttp
 
+from tailrace.engines.reader import join_host_port
 from tailrace.gate.protocol import Answer, Call, Fault, read_answer, read_hello
 from tailrace.gate.settings import RouterName
 
@@ -76,11 +77,6 @@ async def _resolve(name: RouterName) -> frozenset[str]:
     except (OSError, TimeoutError, UnicodeError):
         return frozenset()
     return frozenset(join_host_port(str(address[0]), name.port) for *_, address in found)
-
-
-def join_host_port(host: str, port: int) -> str:
-    """Return `host:port`, an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _describe(error: BaseException) -> str:

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from tailrace.engines.reader import Engine
 from tailrace.gate.decision import Ended, Hold, Limits
-from tailrace.gate.engine import Engine
 from tailrace.gate.log import Log, Story
 from tailrace.gate.protocol import Answer, Call, Fault, next_call, pause
 from tailrace.gate.routers import Routers

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 import aiohttp
 from aiohttp import web
 
+from tailrace.engines.reader import Engine, join_host_port
 from tailrace.gate.decision import Ended, HelloPlan
-from tailrace.gate.engine import Engine
 from tailrace.gate.log import Log, stderr_log
 from tailrace.gate.protocol import Answer, Fault
-from tailrace.gate.routers import Routers, join_host_port
+from tailrace.gate.routers import Routers
 from tailrace.gate.run import DrainRun
 from tailrace.gate.settings import GateSettings
 

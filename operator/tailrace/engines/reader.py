@@ -1,16 +1,15 @@
-"""Reads the gauges of the engine in the gate's own pod."""
+"""Reads an engine's gauges over HTTP."""
 
 import aiohttp
 
 from tailrace.engines.families import Family
 from tailrace.engines.gauges import Gauges, read_gauges
-from tailrace.gate.routers import join_host_port
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 
 class Engine:
-    """The model server beside this gate, as far as its gauges go."""
+    """A model server, as far as its gauges go. `host` may be an IPv6 address."""
 
     def __init__(self, session: aiohttp.ClientSession, family: Family, host: str, port: int) -> None:
         self._session = session
@@ -32,3 +31,14 @@ class Engine:
                 return read_gauges(await response.text(errors="replace"), self._family) if response.ok else None
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, LookupError):
             return None
+
+
+def join_host_port(host: str, port: int) -> str:
+    """Return `host:port`, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split_host_port(address: str) -> tuple[str, int]:
+    """Return the two parts of `host:port`; brackets of an IPv6 address are taken off. ValueError without a port."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)

@@ -5,7 +5,7 @@ from tests.gate.bench import Bench, free_port
 
 from tailrace.engines.families import family
 from tailrace.engines.gauges import Gauges
-from tailrace.gate.engine import Engine
+from tailrace.engines.reader import Engine
 
 VLLM = family("vllm")
 

@@ -1,0 +1,224 @@
+"""The composition root: settings, core and adapters become one replica. The only module that knows all sides."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from random import Random
+
+import aiohttp
+from aiohttp import web
+
+from tailrace.changes import Changes
+from tailrace.child import KubernetesChild, agent_command
+from tailrace.clock import Clock
+from tailrace.control import Control
+from tailrace.core.model import Snapshot
+from tailrace.core.router import Router
+from tailrace.documents import DocumentWatch
+from tailrace.engines.families import family
+from tailrace.engines.reader import Engine, split_host_port
+from tailrace.http.admin import AdminDoor
+from tailrace.http.health import Check, Health
+from tailrace.http.proxy import ProxyDoor
+from tailrace.http.routing import RoutingDoor
+from tailrace.link import ChildHealth, Cordon, Desired, Message, Observed
+from tailrace.settings import Settings
+from tailrace.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+FINISH_POLL_SECONDS = 0.1
+
+
+class Replica:
+    """One replica's data plane: the core, its doors and its control loop. Without ``kubernetes`` it has no cluster."""
+
+    def __init__(self, settings: Settings, *, in_cluster: bool) -> None:
+        self.settings = settings
+        self.clock = Clock()
+        self.changes = Changes()
+        member = f"{settings.replica}-{secrets.token_hex(4)}"
+        self.router = Router(member, booted_at=self.clock(), rng=Random())  # noqa: S311 - spreads load, keeps no secret
+        self.router.on_change = self.changes.notify
+        self.synced = False
+        self.stopping = False
+        self.child_health = ChildHealth(0.0, 0.0, leader=False, holder="")
+        self.kubernetes = KubernetesChild(agent_command(), self.hear, self.clock) if in_cluster else None
+        self.metrics = Metrics(self.router.status, leader=self._leader, watch_age=self._watch_age)
+        self.proxy = ProxyDoor(self.router, self.clock, settings, self.metrics)
+        self.routing = RoutingDoor(self.router, self.clock, settings, self.metrics)
+        self.admin = AdminDoor(
+            self.router,
+            self.clock,
+            settings,
+            reviewer=self.kubernetes,
+            health=self.health,
+            render_metrics=self.metrics.render,
+            cordon=self._cordon if self.kubernetes else None,
+            changes=self.changes,
+        )
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Take in the whole truth; from the first time on the replica is ready."""
+        self.router.apply(snapshot, self.clock())
+        self.synced = True
+
+    def hear(self, message: Message) -> None:
+        """Take in what the Kubernetes side says."""
+        if isinstance(message, ChildHealth):
+            self.child_health = message
+        elif isinstance(message, Observed):
+            now = self.clock()
+            for observation in message.observations:
+                self.router.apply(observation, now)
+                self.synced = self.synced or isinstance(observation, Snapshot)
+
+    def health(self) -> Health:
+        """Return what the probes answer. A Kubernetes side that is away is said, and no reason to take us out."""
+        synced = Check("synced", self.synced, "" if self.synced else "has not seen a whole list yet")
+        serving = Check("serving", not self.stopping, "stopping: no new requests" if self.stopping else "")
+        return Health(live=self._kubernetes_checks(), ready=(synced, serving), started=(synced,))
+
+    def _kubernetes_checks(self) -> tuple[Check, ...]:
+        if self.kubernetes is None:
+            return ()
+        said = "" if self.kubernetes.alive else f"away, restarted {self.kubernetes.restarts} times; serving on"
+        return (Check("kubernetes", ok=True, message=said or self.child_health.api_error),)
+
+    def _leader(self) -> bool | None:
+        return self.child_health.leader if self.kubernetes else None
+
+    def _watch_age(self) -> float | None:
+        heard = max(self.child_health.last_event_at, self.child_health.last_list_at)
+        return self.clock() - heard if heard else None
+
+    def _desire(self, desired: Desired) -> None:
+        if self.kubernetes is not None:
+            self.kubernetes.desire(desired)
+
+    def _cordon(self, uid: str, draining: bool, generation: int) -> None:
+        if self.kubernetes is not None:
+            self.kubernetes.tell(Cordon(uid, draining, generation))
+
+    async def run(self, *more: Coroutine[None, None, None]) -> None:
+        """Serve until SIGTERM or SIGINT, then let what is in flight finish. A second signal ends it at once."""
+        async with AsyncExitStack() as stack:
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+            control = Control(
+                self.router,
+                self.clock,
+                self.changes,
+                cut=self.proxy.cut,
+                desire=self._desire,
+                gates_seen=self.admin.gates_seen,
+                ask=_Asker(session),
+            )
+            jobs = [control.run(), *more, *([self.kubernetes.run()] if self.kubernetes else [])]
+            await stack.enter_async_context(_running(jobs))
+            for runner, port in self._listeners():
+                await runner.setup()
+                stack.push_async_callback(runner.cleanup)
+                await web.TCPSite(runner, self.settings.host, port, backlog=1024).start()
+            stack.push_async_callback(self.proxy.close)
+            self._say_hello()
+            await self._until_stopped()
+
+    def _listeners(self) -> Iterable[tuple[web.BaseRunner, int]]:
+        settings = self.settings
+        return (
+            (self.admin.runner(), settings.admin_port),
+            (self.routing.runner(), settings.routing_port),
+            (self.proxy.runner(), settings.proxy_port),
+        )
+
+    def _say_hello(self) -> None:
+        settings, host = self.settings, self.settings.host
+        log.info(
+            "serving: OpenAI proxy on %s:%d, /route on %s:%d, admin on %s:%d",
+            *(host, settings.proxy_port, host, settings.routing_port, host, settings.admin_port),
+        )
+
+    async def _until_stopped(self) -> None:
+        """Wait for a signal; then be unready, go on taking what still arrives, refuse, and finish."""
+        signals = _Signals()
+        await signals.next()
+        self.stopping = True
+        log.info("stopping: %d requests in flight; again to stop at once", self.router.in_flight())
+        finishing = asyncio.create_task(self._finish())
+        again = asyncio.create_task(signals.next())
+        await asyncio.wait({finishing, again}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (finishing, again):
+            task.cancel()
+
+    async def _finish(self) -> None:
+        await asyncio.sleep(self.settings.settle_seconds)
+        self.router.close()
+        deadline = self.clock() + self.settings.shutdown_seconds
+        # Polled, because ends of requests are too many to announce each.
+        while self.proxy.in_flight() and self.clock() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(FINISH_POLL_SECONDS)
+
+
+class _Asker:
+    """Asks an engine whether it is idle."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def __call__(self, address: str, engine: str) -> bool | None:
+        host, port = split_host_port(address)
+        gauges = await Engine(self._session, family(engine), host, port).gauges()
+        return None if gauges is None else gauges.idle
+
+
+class _Signals:
+    """SIGTERM and SIGINT, one after the other."""
+
+    def __init__(self) -> None:
+        self._came: asyncio.Queue[None] = asyncio.Queue()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._came.put_nowait, None)
+
+    async def next(self) -> None:
+        """Wait for the next signal."""
+        await self._came.get()
+
+
+@asynccontextmanager
+async def _running(jobs: Iterable[Coroutine[None, None, None]]) -> AsyncIterator[None]:
+    """Run the jobs beside the block; cancel them when it ends. A job that fails is an error of the program."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    for task in tasks:
+        task.add_done_callback(_say_failure)
+    try:
+        yield
+    finally:
+        for task in reversed(tasks):
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _say_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("a part of the replica ended by a mistake of the program; stopping", exc_info=error)
+        signal.raise_signal(signal.SIGTERM)
+
+
+async def run_in_cluster(settings: Settings) -> None:
+    """Run one replica with its Kubernetes child."""
+    await Replica(settings, in_cluster=True).run()
+
+
+async def serve_documents(settings: Settings, path: Path) -> None:
+    """Run one replica on the documents of a file."""
+    replica = Replica(settings, in_cluster=False)
+    watch = DocumentWatch(path, replica.apply)
+    watch.load()
+    await replica.run(watch.run())
