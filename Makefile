@@ -27,7 +27,7 @@ demo: setup ## Start a cluster, roll out under load, and show that no request is
 	$(BIN)/python -m tests.cluster.demo $(ARGS)
 
 test: setup ## Run every test, the cluster suites included; builds the cluster's binaries first
-	$(BIN)/python -m tests.cluster tools
+	$(BIN)/python -m tests.cluster build
 	$(BIN)/pytest $(ARGS)
 
 check: setup ## Check format, lint, types, layers and the core's coverage; print the code's statistics

@@ -4,6 +4,7 @@ up     start the cluster in the foreground until SIGINT or SIGTERM, and print wh
 down   end the cluster that runs in --work-dir
 env    print shell lines that point kubectl at it: eval "$(python -m tests.cluster env)"
 logs   print the logs of one pod's containers
+build  build the cluster's binaries, unless they are in the cache already
 """
 
 import argparse
@@ -71,6 +72,11 @@ def logs(arguments: argparse.Namespace) -> None:
         print(file.read_text(errors="replace"))
 
 
+def build(_: argparse.Namespace) -> None:
+    """Build what the cluster is made of, with progress."""
+    tools.ensure()
+
+
 def _pid_file(workdir: Path) -> Path:
     return workdir / "cluster.pid"
 
@@ -90,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m tests.cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = root.add_subparsers(required=True)
-    for action in (up, down, env, logs):
+    for action in (up, down, env, logs, build):
         command = commands.add_parser(action.__name__, help=action.__doc__)
         command.add_argument("--work-dir", type=Path, default=DEFAULT_WORKDIR)
         command.set_defaults(action=action)

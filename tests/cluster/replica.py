@@ -18,13 +18,14 @@ from tests.cluster.ports import free_ports
 from tests.cluster.processes import ManagedProcess
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+CRD_FILE = "inference.tailrace.dev_inferenceservers.yaml"
 SERVICE_ACCOUNT = "tailrace-system/tailrace"
 READY_SECONDS = 30.0
 
 
 def install(cluster: Cluster) -> None:
     """Install what an administrator would: CRD, namespace, service account and RBAC, without the Deployment."""
-    cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+    cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds" / CRD_FILE))
     cluster.kubectl("apply", "-f", str(ROOT / "manifests" / "base" / "namespace.yaml"))
     cluster.kubectl("apply", "-f", str(ROOT / "manifests" / "base" / "rbac.yaml"))
     cluster.kubectl("wait", "--for=condition=Established", "crd/inferenceservers.inference.tailrace.dev")
