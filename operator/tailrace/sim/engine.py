@@ -99,7 +99,7 @@ class Engine:
             self._waiting.remove(sequence)
             sequence.stage = Stage.ENDED
         else:
-            self._leave_stage(sequence, now)
+            self._leave_stage(sequence)
             self._free(sequence)
         self._admit(now)
 
@@ -209,18 +209,15 @@ class Engine:
         self._cache.store(sequence.whole_chain())
         self._free(sequence)
 
-    def _leave_stage(self, sequence: Sequence, now: float) -> None:
+    def _leave_stage(self, sequence: Sequence) -> None:
         if sequence is self._prefilling:
             self._stop_prefill()
-            self._start_prefill(now)
         elif sequence.stage is Stage.PREFILL:
             self._to_prefill.remove(sequence)
         elif sequence.stage is Stage.FIRST:
             self._first = sorted(entry for entry in self._first if entry[2] is not sequence)
         else:
             del self._decoding[sequence]
-            if not self._decoding:
-                self._start_step(now)
 
     def _vary(self, duration: float) -> float:
         return duration * (1 + self.profile.jitter * self._random.uniform(-1, 1))
