@@ -5,6 +5,7 @@ filled in; the check is given the same value as a model, and is not run where th
 field below `path` the message belongs to. A rule that reads `oldSelf` holds between two versions of one resource.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from tailrace.api.base import LABEL_KEY
 from tailrace.api.inferenceserver import (
     Container,
     InferenceServer,
@@ -176,6 +178,12 @@ RULES: tuple[Rule, ...] = (
         " || (has(self.matchExpressions) && size(self.matchExpressions) > 0)",
         "an empty selector would take every pod of the namespace; give matchLabels or matchExpressions",
         _selects_something,
+    ),
+    Rule(
+        "spec.selector.matchLabels",
+        f"self.all(key, key.matches('{LABEL_KEY}'))",
+        "a key is not a label's name, as in app or example.com/app; correct it",
+        lambda labels: all(re.fullmatch(LABEL_KEY, key) for key in labels),
     ),
     Rule(
         "spec.selector.matchExpressions[]",
