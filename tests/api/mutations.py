@@ -1,5 +1,6 @@
 """Documents that are right, and what one change makes of them: read by the unit tests and by the cluster's."""
 
+import reprlib
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -105,10 +106,25 @@ class Change:
         return changed(RIGHT[self.base], self.where, self.value)
 
     def __str__(self) -> str:
-        shown = "absent" if self.value is ABSENT else repr(self.value)[:40]
+        shown = "absent" if self.value is ABSENT else reprlib.repr(self.value)
         return f"{self.base}:{self.where}={shown}"
 
 
+def full_models(aliases: int, adapters: int, models: int) -> list[dict[str, Any]]:
+    """Models with as many names as wanted, each as long as a name may be."""
+    return [
+        {
+            "name": f"{'m' * 249}{model:04}",
+            "aliases": [f"{'a' * 245}{model:04}{index:04}" for index in range(aliases)],
+            "adapters": [f"{'l' * 245}{model:04}{index:04}" for index in range(adapters)],
+        }
+        for model in range(models)
+    ]
+
+
+CONTAINERS = [
+    {"name": f"c{index}", "ports": [{"containerPort": 8000 + port} for port in range(64)]} for index in range(32)
+]
 LABELS = {f"key-{index}": "x" for index in range(33)}
 
 REFUSED = (
@@ -139,6 +155,8 @@ REFUSED = (
     Change("template", "spec/models/1/aliases", ["finance-lora"], "spec.models"),
     Change("template", "spec/models/1/adapters", ["finance-lora"], "spec.models"),
     Change("template", "spec/models/1/adapters", ["meta-llama/Llama-3-70B"], "spec.models"),
+    Change("minimal", "spec/models", [*full_models(15, 0, 31), *full_models(16, 0, 1)], "spec.models"),
+    Change("minimal", "spec/models", full_models(16, 64, 32), "spec.models"),
     Change("minimal", "spec/engine", "VLLM", "spec.engine"),
     Change("minimal", "spec/engine", "ollama", "spec.engine"),
     Change("minimal", "spec/replicas", -1, "spec.replicas"),
@@ -255,6 +273,14 @@ ACCEPTED = (
     Change("minimal", "spec/models/0/name", "a" * 253),
     Change("minimal", "spec/models/0/servedName", "m"),
     Change("minimal", "spec/models/0/aliases", ["b", "c"]),
+    Change("minimal", "spec/models", full_models(15, 0, 32)),
+    Change("minimal", "spec/models", full_models(7, 8, 32)),
+    Change("minimal", "spec/models", full_models(0, 63, 8)),
+    Change("minimal", "spec/template/spec/containers", CONTAINERS),
+    Change(
+        "selector", "spec/selector/matchLabels", {f"{'p' * 253}/{'n' * 61}{index:02}": "x" * 63 for index in range(32)}
+    ),
+    Change("endpoints", "spec/endpoints", [{"address": f"{'h' * 250}:{1000 + index}"} for index in range(1000)]),
     Change("minimal", "spec/capacity", 1000),
     Change("minimal", "spec/port", 65535),
     Change("minimal", "spec/rollout", {"maxSurge": 0, "maxUnavailable": 1}),

@@ -29,6 +29,8 @@ from tailrace.api.inferenceserver import (
 from tailrace.api.names import GATE_CONTAINER, LABEL_SERVER
 
 MODES = ("template", "selector", "endpoints")
+MAX_NAMES = 512
+"""Names of one resource, whatever their kind: comparing each with each must stay within the API server's budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,12 @@ RULES: tuple[Rule, ...] = (
         "the model server, or declare it",
         _port_is_declared,
         field="port",
+    ),
+    Rule(
+        "spec.models",
+        f"self.map(m, 1 + size(m.aliases) + size(m.adapters)).sum() <= {MAX_NAMES}",
+        f"more than {MAX_NAMES} names, aliases and adapters in all; spread them over several InferenceServers",
+        lambda models: sum(len(_names(model)) for model in models) <= MAX_NAMES,
     ),
     Rule(
         "spec.models",
