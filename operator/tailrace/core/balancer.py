@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from random import Random
 from threading import Lock
-from typing import Any, NoReturn
+from typing import Any
 
 from tailrace.core.endpoint import Endpoint, Event
-from tailrace.core.ledger import Ledger
 from tailrace.core.model import EndpointState, PoolSettings
 from tailrace.core.pool import Pool
 
 MAX_CAPACITY = 1000
+NAMES_IN_ERRORS = 10
 
 
 class LoadBalancer:
@@ -27,15 +29,15 @@ class LoadBalancer:
 
     def __init__(self) -> None:
         self._pool = Pool(PoolSettings(), Random(0))  # noqa: S311 - this strategy draws no random numbers
-        self._ledger = Ledger()
+        self._requests: dict[str, Endpoint] = {}
         self._added = 0
 
     def add_server(self, server_id: str, capacity: int, gpu_memory_gb: int) -> None:
         """Register a server. ``ValueError``: the id exists (draining included), or a number is out of bounds."""
         if server_id in self._pool.endpoints:
-            raise ValueError(f"server {server_id!r} exists{self._draining_note(server_id)}; remove it first")
-        _check_int("capacity", capacity, MAX_CAPACITY)
-        _check_int("gpu_memory_gb", gpu_memory_gb, None)
+            raise ValueError(_exists(self._pool.endpoints[server_id]))
+        _check("capacity", capacity, MAX_CAPACITY)
+        _check("gpu_memory_gb", gpu_memory_gb)
         endpoint = Endpoint(
             server_id, address=server_id, capacity=capacity, gpu_memory_gb=gpu_memory_gb, added=self._added
         )
@@ -47,7 +49,7 @@ class LoadBalancer:
         """Send no new request to the server; it is gone when its last one completes. ``KeyError``: unknown."""
         endpoint = self._pool.endpoints.get(server_id)
         if endpoint is None:
-            raise KeyError(f"no server {server_id!r}; there are {_names(self._pool.endpoints)}")
+            raise KeyError(f"no server {server_id!r}; there are: {_names(self._pool.endpoints) or 'none'}")
         endpoint.on(Event.DRAIN)
         self._forget_if_drained(endpoint)
 
@@ -57,25 +59,30 @@ class LoadBalancer:
         ``ValueError``: the id is in use, or the tokens are not a positive int. ``RuntimeError``: no server that
         qualifies has a free slot.
         """
-        if request_id in self._ledger:
+        if request_id in self._requests:
             raise ValueError(f"request {request_id!r} is already routed; complete it first or use another id")
-        _check_int("estimated_tokens", estimated_tokens, None)
+        _check("estimated_tokens", estimated_tokens)
         endpoint = self._pool.pick(estimated_tokens)
         if endpoint is None:
-            self._refuse(request_id, estimated_tokens)
-        self._ledger.open(request_id, endpoint, 0.0)
+            raise RuntimeError(self._why_none(request_id, estimated_tokens))
+        self._requests[request_id] = endpoint
+        endpoint.take()
         return endpoint.uid
 
     def complete_request(self, request_id: str) -> None:
         """Free the request's slot. ``KeyError``: unknown, or already completed."""
-        attempt = self._ledger.close(request_id)
-        if attempt is None:
+        endpoint = self._requests.pop(request_id, None)
+        if endpoint is None:
             raise KeyError(f"no request {request_id!r} in flight: never routed, or already completed")
-        self._forget_if_drained(attempt.endpoint)
+        endpoint.free()
+        if not endpoint.in_flight:
+            self._forget_if_drained(endpoint)
 
     def get_server_stats(self) -> dict[str, dict[str, Any]]:
         """Return capacity, current_load, gpu_memory_gb, load_ratio, is_draining and active_requests by server id."""
-        active = self._ledger.by_endpoint()
+        active: dict[str, list[str]] = {uid: [] for uid in self._pool.endpoints}
+        for request_id, endpoint in self._requests.items():
+            active[endpoint.uid].append(request_id)
         return {
             uid: {
                 "capacity": endpoint.capacity,
@@ -83,7 +90,7 @@ class LoadBalancer:
                 "gpu_memory_gb": endpoint.gpu_memory_gb,
                 "load_ratio": endpoint.in_flight / endpoint.capacity,
                 "is_draining": endpoint.state is EndpointState.DRAINING,
-                "active_requests": active.get(uid, []),
+                "active_requests": active[uid],
             }
             for uid, endpoint in self._pool.endpoints.items()
         }
@@ -92,17 +99,12 @@ class LoadBalancer:
         if endpoint.in_flight == 0 and endpoint.state is EndpointState.DRAINING:
             self._pool.remove(endpoint)
 
-    def _draining_note(self, server_id: str) -> str:
-        endpoint = self._pool.endpoints[server_id]
-        draining = endpoint.state is EndpointState.DRAINING
-        return f" (draining, {endpoint.in_flight} in flight)" if draining else ""
-
-    def _refuse(self, request_id: str, tokens: int) -> NoReturn:
+    def _why_none(self, request_id: str, tokens: int) -> str:
         settings = self._pool.settings
         needs = f" with at least {settings.long_prompt_min_gpu_memory_gb} GB" if self._pool.is_long(tokens) else ""
-        full = [f"{e.uid} {e.in_flight}/{e.capacity}" for e in self._pool.qualified(tokens, None)]
-        state = f"all full: {_names(full)}" if full else f"none of {len(self._pool.endpoints)} qualifies"
-        raise RuntimeError(
+        full = _names(f"{e.uid} {e.in_flight}/{e.capacity}" for e in self._pool.qualified(tokens))
+        state = f"all of them are full: {full}" if full else f"none of the {len(self._pool.endpoints)} servers is one"
+        return (
             f"request {request_id!r} of {tokens} tokens needs a server{needs} that is not draining "
             f"and has a free slot; {state}"
         )
@@ -144,13 +146,20 @@ class ThreadSafeLoadBalancer:
             return self._balancer.get_server_stats()
 
 
-def _check_int(name: str, value: object, most: int | None) -> None:
+def _check(name: str, value: object, most: int | None = None) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
-        bounds = f"1..{most}" if most is not None else "a positive int"
-        raise ValueError(f"{name} must be {f'an int in {bounds}' if most is not None else bounds}, not {value!r}")
+        wanted = "a positive int" if most is None else f"an int in 1..{most}"
+        raise ValueError(f"{name} must be {wanted}, not {value!r}")
 
 
-def _names(ids: object) -> str:
-    names = [str(item) for item in ids] if isinstance(ids, (list, dict)) else []
-    shown = ", ".join(names[:10]) or "none"
-    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
+def _exists(endpoint: Endpoint) -> str:
+    if endpoint.state is EndpointState.DRAINING:
+        return f"server {endpoint.uid!r} is still draining, with {endpoint.in_flight} in flight; wait for them"
+    return f"server {endpoint.uid!r} exists; remove it first, or use another id"
+
+
+def _names(names: Iterable[str]) -> str:
+    """Join the first names; one look at many thousands would cost more than the pick."""
+    shown = list(islice(names, NAMES_IN_ERRORS + 1))
+    more = [" and more"] if len(shown) > NAMES_IN_ERRORS else []
+    return ", ".join(shown[:NAMES_IN_ERRORS]) + "".join(more)

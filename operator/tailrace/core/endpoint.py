@@ -20,9 +20,13 @@ from tailrace.core.model import EndpointState, Timeouts
 
 if TYPE_CHECKING:
     from tailrace.core.pool import Pool
+    from tailrace.core.sources.base import Source
 
-Rank = tuple[int, int, int]
-"""Order among endpoints of equal load, smallest first: most GPU memory, largest capacity, added first."""
+ADDED_BITS = 40
+_CAPACITY_BITS = 20
+_MEMORY_BITS = 40
+RANK_BITS = _MEMORY_BITS + _CAPACITY_BITS + ADDED_BITS
+"""The width of a rank: a number of more than that many bits says something that counts before the rank."""
 
 
 class Event(Enum):
@@ -37,6 +41,7 @@ class Event(Enum):
 
 
 _S, _E = EndpointState, Event
+_READY = EndpointState.READY
 
 TRANSITIONS: dict[EndpointState, dict[Event, EndpointState]] = {
     _S.STARTING: {_E.SEEN_READY: _S.READY, _E.DRAIN: _S.DRAINING, _E.VANISHED: _S.GONE},
@@ -51,15 +56,18 @@ TRANSITIONS: dict[EndpointState, dict[Event, EndpointState]] = {
 class Endpoint:
     """One endpoint's mutable record; it never leaves the core.
 
-    ``in_flight`` counts attempts of this replica; ``unknown`` counts attempts whose end nobody saw; until
-    ``blind_until`` an earlier life of this replica may have given leases that it no longer remembers.
+    ``in_flight`` counts attempts of this replica; ``unknown`` are attempts whose end nobody saw; ``blind_since`` is
+    when a life of a replica ended that may have given leases which nobody remembers.
     ``limit`` is this replica's part of ``capacity``; ``served`` maps a pool's key to the engine's name of its model.
+    ``rank`` orders endpoints of equal load, smallest first: most GPU memory, largest capacity, added first.
+    ``pools`` are those it is in; ``sources`` those that offer it while it is available.
     """
 
     __slots__ = (
         "adapters",
+        "added",
         "address",
-        "blind_until",
+        "blind_since",
         "capacity",
         "gpu_memory_gb",
         "idle_read_at",
@@ -69,6 +77,7 @@ class Endpoint:
         "pools",
         "rank",
         "served",
+        "sources",
         "state",
         "timeouts",
         "uid",
@@ -79,25 +88,29 @@ class Endpoint:
     def __init__(self, uid: str, *, address: str, capacity: int, gpu_memory_gb: int, added: int) -> None:
         self.uid = uid
         self.address = address
+        self.added = added
         self.in_flight = 0
-        self.unknown = 0
-        self.blind_until = 0.0
+        self.unknown: set[str] = set()
+        self.blind_since: float | None = None
         self.idle_reads = 0
         self.idle_read_at = 0.0
         self.state = EndpointState.STARTING
         self.was_ready = False
         self.pools: list[Pool] = []
+        self.sources: tuple[Source, ...] = ()
         self.adapters: frozenset[str] = frozenset()
         self.served: dict[str, str] = {}
         self.timeouts = Timeouts()
-        self.resize(capacity, gpu_memory_gb, added)
+        self.resize(capacity, gpu_memory_gb)
 
-    def resize(self, capacity: int, gpu_memory_gb: int, added: int, members: int = 1) -> None:
+    def resize(self, capacity: int, gpu_memory_gb: int, members: int = 1) -> None:
         """Set capacity and memory. With several members each uses its part of the capacity, rounded up."""
         self.capacity = capacity
         self.limit = -(-capacity // members)
         self.gpu_memory_gb = gpu_memory_gb
-        self.rank: Rank = (-gpu_memory_gb, -capacity, added)
+        memory_rank = _less_is_more(gpu_memory_gb, _MEMORY_BITS)
+        capacity_rank = _less_is_more(capacity, _CAPACITY_BITS)
+        self.rank = (((memory_rank << _CAPACITY_BITS) | capacity_rank) << ADDED_BITS) | self.added
 
     def on(self, event: Event) -> bool:
         """Let the event happen; return whether it changed the state."""
@@ -106,6 +119,8 @@ class Endpoint:
             return False
         self.state = state
         self.was_ready = self.was_ready or state is EndpointState.READY
+        for pool in self.pools:
+            pool.moved(self)
         self.refresh()
         return True
 
@@ -117,23 +132,46 @@ class Endpoint:
     def take(self) -> None:
         """Occupy a slot."""
         self.in_flight += 1
-        self.refresh()
+        if self.in_flight >= self.limit:
+            self.refresh()
 
     def free(self) -> None:
         """Free a slot."""
         self.in_flight -= 1
-        self.refresh()
+        # The hot path: ``refresh`` without the half that cannot apply.
+        if self.in_flight < self.limit and self.state is _READY:
+            for source in self.sources:
+                source.update(self)
 
     def refresh(self) -> None:
-        """Tell every pool that something the pick depends on has changed."""
-        for pool in self.pools:
-            pool.refresh(self)
+        """Tell every source that something the pick depends on has changed."""
+        available = self.available
+        for source in self.sources:
+            if available:
+                source.update(self)
+            else:
+                source.remove(self)
+
+    @property
+    def blind_until(self) -> float:
+        """When the last lease that nobody remembers has ended; leases live as long as a request may."""
+        return 0.0 if self.blind_since is None else self.blind_since + self.timeouts.total
+
+    def unseen(self, now: float) -> int:
+        """Return how many may be in flight here without this replica seeing them; at least so many."""
+        return len(self.unknown) + (now < self.blind_until)
 
     def blind(self, now: float) -> bool:
         """Whether somebody may be in flight here without this replica knowing."""
-        return self.unknown > 0 or now < self.blind_until
+        return self.unseen(now) > 0
 
     def trust(self) -> None:
         """Forget what was unknown: the engine itself has been seen idle."""
-        self.unknown = 0
-        self.blind_until = 0.0
+        self.unknown.clear()
+        self.blind_since = None
+
+
+def _less_is_more(value: int, bits: int) -> int:
+    """Return a number of so many bits that falls as the value grows; values beyond them count as equal."""
+    most = (1 << bits) - 1
+    return most - min(max(value, 0), most)

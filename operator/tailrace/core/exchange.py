@@ -10,7 +10,7 @@ Rules:
 5. Every attempt is released exactly once, with the outcome that its door saw.
 
 A transport calls ``start``; then for each ``Forward`` exactly one of ``failed``, ``cut``, ``client_gone`` or
-``completed``, with ``began`` before it when the first byte came. It does what the returned step says.
+``completed``, with ``first_byte`` before it when one came. It does what the returned step says.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Exchange:
         self._pick: Pick | None = None
         self._began = False
         self._tries = 0
-        self._avoid: frozenset[str] = frozenset()
+        self._avoid = request.avoid
         self._stale_at: str | None = None
 
     @property
@@ -158,9 +158,10 @@ class Exchange:
         if verdict.again is Again.NOWHERE or self._tries >= MAX_ATTEMPTS:
             self._end(Outcome.FAILED, now)
             return Fail(verdict, streaming=False)
-        if verdict.again is Again.OTHER or self._stale_at == pick.uid:
-            self._avoid |= {pick.uid}
-        self._stale_at = pick.uid
+        if verdict.again is Again.SAME and self._stale_at != pick.uid:
+            self._stale_at = pick.uid
+            return self._again(verdict, now, prefer=pick.uid)
+        self._avoid |= {pick.uid}
         return self._again(verdict, now)
 
     def cut(self, now: float) -> Step:
@@ -171,15 +172,16 @@ class Exchange:
         self._avoid |= {self._current().uid}
         return self._again(_CUT, now)
 
-    def _again(self, verdict: Verdict, now: float) -> Step:
+    def _again(self, verdict: Verdict, now: float, prefer: str | None = None) -> Step:
         self._end(Outcome.REROUTED, now)
-        step = self._try(now)
-        if isinstance(step, Refuse) and step.refusal.code in _NOTHING_ELSE:
+        step = self._try(now, prefer)
+        if isinstance(step, Refuse) and step.refusal.code is not RefusalCode.SATURATED:
             return Fail(verdict, streaming=False)
         return step
 
-    def _try(self, now: float) -> Forward | Refuse:
-        answer = self._attempts.acquire(replace(self._request, avoid=self._avoid), now)
+    def _try(self, now: float, prefer: str | None = None) -> Forward | Refuse:
+        request = replace(self._request, avoid=self._avoid, prefer=prefer) if self._tries else self._request
+        answer = self._attempts.acquire(request, now)
         if isinstance(answer, Refusal):
             return Refuse(answer)
         self._tries += 1
@@ -194,6 +196,3 @@ class Exchange:
         if self._pick is None:
             raise RuntimeError("no attempt is under way: start() first, and one end an attempt")
         return self._pick
-
-
-_NOTHING_ELSE = frozenset({RefusalCode.NO_ENDPOINTS, RefusalCode.NOT_QUALIFIED})

@@ -187,7 +187,8 @@ class Request:
     """What the pick needs to know of a request.
 
     ``tokens`` is the estimate of prompt and output; ``namespace`` narrows an ambiguous name; ``avoid`` are uids that
-    an earlier attempt of the same request met; ``leased`` marks a door that cannot see the end of the request.
+    an earlier attempt of the same request met, ``prefer`` the one to try once more if it may be picked;
+    ``leased`` marks a door that cannot see the end of the request.
     """
 
     model: str
@@ -195,6 +196,12 @@ class Request:
     namespace: str | None = None
     avoid: frozenset[str] = frozenset()
     leased: bool = False
+    prefer: str | None = None
+
+    @property
+    def is_retry(self) -> bool:
+        """Whether an earlier attempt of the same request was made."""
+        return bool(self.avoid) or self.prefer is not None
 
 
 class Pick(NamedTuple):

@@ -39,12 +39,12 @@ class Target:
 class Registry:
     """What exists. Keyed by uid and server key; addresses are only data, because they are reused.
 
-    ``specs`` holds the last observation of each endpoint; ``endpoints`` its mutable record. ``booted_at`` is when
-    this life of the replica began: an older pod may hold requests that only an earlier life knew of.
+    ``specs`` holds the last observation of each endpoint; ``endpoints`` its mutable record. ``blind_before`` is when
+    the last life of any replica ended, as far as known: an older pod may hold requests that only that life knew of.
     """
 
     def __init__(self, rng: Random, booted_at: float) -> None:
-        self._booted_at = booted_at
+        self.blind_before = booted_at
         self.servers: dict[str, ServerSpec] = {}
         self.specs: dict[str, EndpointSpec] = {}
         self.endpoints: dict[str, Endpoint] = {}
@@ -98,7 +98,7 @@ class Registry:
         """Share every endpoint's capacity among that many replicas."""
         self.members = members
         for endpoint in self.endpoints.values():
-            endpoint.resize(endpoint.capacity, endpoint.gpu_memory_gb, endpoint.rank[2], members)
+            endpoint.resize(endpoint.capacity, endpoint.gpu_memory_gb, members)
             endpoint.refresh()
 
     def _replace(self, servers: Iterable[ServerSpec], endpoints: Iterable[EndpointSpec]) -> list[str]:
@@ -136,7 +136,8 @@ class Registry:
             endpoint = self._add_endpoint(spec)
         elif known is not None and _shape(known) != _shape(spec):
             self._reshape(endpoint, spec)
-        endpoint.on(Event.SEEN_READY if spec.ready and spec.deletion is None else Event.SEEN_UNREADY)
+        fit = spec.ready and spec.deletion is None and not spec.ended
+        endpoint.on(Event.SEEN_READY if fit else Event.SEEN_UNREADY)
         return [spec.uid]
 
     def _add_endpoint(self, spec: EndpointSpec) -> Endpoint:
@@ -150,8 +151,8 @@ class Registry:
         self._added += 1
         self.endpoints[spec.uid] = endpoint
         self._reshape(endpoint, spec)
-        if 0 < spec.created_at < self._booted_at:
-            endpoint.blind_until = self._booted_at + endpoint.timeouts.total
+        if 0 < spec.created_at < self.blind_before:
+            endpoint.blind_since = self.blind_before
         return endpoint
 
     def _reshape(self, endpoint: Endpoint, spec: EndpointSpec) -> None:
@@ -159,7 +160,7 @@ class Registry:
         for pool in list(endpoint.pools):
             pool.remove(endpoint)
         endpoint.address = spec.address
-        endpoint.resize(spec.capacity, spec.gpu_memory_gb or 0, endpoint.rank[2], self.members)
+        endpoint.resize(spec.capacity, spec.gpu_memory_gb or 0, self.members)
         server = self.servers.get(spec.server)
         if server is not None:
             self._join(endpoint, server)
@@ -172,17 +173,19 @@ class Registry:
             self._pools[_pool_key(server, model)].add(endpoint)
 
     def _lose_endpoint(self, uid: str) -> list[str]:
+        self._remember_gone(uid)
         endpoint = self.endpoints.pop(uid, None)
         if endpoint is None:
             return []
         del self.specs[uid]
-        self._remember_gone(uid)
         endpoint.on(Event.VANISHED)
         for pool in list(endpoint.pools):
             pool.remove(endpoint)
         return [uid]
 
     def _remember_gone(self, uid: str) -> None:
+        if uid in self._gone_set:
+            return
         if len(self._gone) == self._gone.maxlen:
             self._gone_set.discard(self._gone[0])
         self._gone.append(uid)

@@ -61,14 +61,16 @@ class Router:
         self._ledger = Ledger()
         self._leases = Leases()
         self._drains = Drains(member)
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended: OrderedDict[str, Endpoint] = OrderedDict()
         self._sequence = 0
         self._closing = False
+        self._now = booted_at
 
     # What is observed
 
     def apply(self, observation: Observation, now: float) -> None:
         """Take in what was observed. Old news and repeats change nothing."""
+        self._now = now
         for uid in self._registry.apply(observation):
             endpoint = self._registry.endpoints.get(uid)
             if endpoint is None:
@@ -100,23 +102,37 @@ class Router:
     def _begin(self, spec: EndpointSpec, mark: Mark, now: float) -> None:
         self._drains.begin(self._registry.endpoints[spec.uid], mark, spec.drain, spec.incarnation, now)
 
-    def set_members(self, members: frozenset[str]) -> None:
-        """Say which replicas must agree on a drain and share the capacity; this one is always among them."""
-        self._drains.members = members | {self.member}
-        self._registry.set_members(len(self._drains.members))
+    def set_members(self, members: frozenset[str], now: float | None = None) -> None:
+        """Say which replicas must agree on a drain and share the capacity; this one is always among them.
+
+        Those that left may have given leases, until ``now`` (by default the time of the last observation), that
+        nobody remembers.
+        """
+        members |= {self.member}
+        left = self._drains.members - members
+        if left:
+            self._go_blind(left, self._now if now is None else now)
+        self._drains.set_members(members)
+        self._registry.set_members(len(members))
         self._changed()
+
+    def _go_blind(self, left: frozenset[str], now: float) -> None:
+        self._registry.blind_before = now
+        for uid, endpoint in self._registry.endpoints.items():
+            if not self._drains.knows_idle(uid, left):
+                endpoint.blind_since = now
 
     # Requests
 
     def acquire(self, request: Request, now: float) -> Pick | Refusal:
         """Choose an endpoint and book an attempt there; from here on it is in flight until released."""
-        if self._closing:
+        if self._closing and not request.is_retry:
             return Refusal(RefusalCode.SHUTTING_DOWN, "this replica is stopping; ask another", 1)
         target = self._registry.resolve(request.model, request.namespace)
         if isinstance(target, Refusal):
             return target
         self._expire(now)
-        endpoint = target.pool.pick(request.tokens, target.adapter, request.avoid)
+        endpoint = target.pool.pick(request.tokens, target.adapter, request.avoid, request.prefer)
         if endpoint is None:
             return _refusal(target, request)
         return self._book(request, target, endpoint, now)
@@ -150,10 +166,19 @@ class Router:
         return True
 
     def complete(self, attempt_id: str, outcome: Outcome, now: float) -> Completion:
-        """End a leased attempt on the word of whoever held it. Saying it twice is answered as done."""
+        """End a leased attempt on the word of whoever held it. Saying it twice is answered as done.
+
+        A lease that ran out is unknown no more once its holder says that it ended.
+        """
         if self.release(attempt_id, outcome, now):
             return Completion.DONE
-        return Completion.ALREADY if attempt_id in self._ended else Completion.UNKNOWN
+        endpoint = self._ended.get(attempt_id)
+        if endpoint is None:
+            return Completion.UNKNOWN
+        if attempt_id in endpoint.unknown:
+            endpoint.unknown.discard(attempt_id)
+            self._changed()
+        return Completion.ALREADY
 
     def renew(self, attempt_id: str, now: float) -> float | None:
         """Extend a lease by its full time from now; return its new end, or None when there is no such lease."""
@@ -169,7 +194,7 @@ class Router:
         for attempt_id in self._leases.expired(now):
             attempt = self._ledger.get(attempt_id)
             if attempt is not None:
-                attempt.endpoint.unknown += 1
+                attempt.endpoint.unknown.add(attempt_id)
                 self._end(attempt, Outcome.EXPIRED)
 
     def _end(self, attempt: Attempt, outcome: Outcome) -> None:
@@ -178,12 +203,12 @@ class Router:
         self.outcomes[outcome] += 1
         if attempt.expires_at is not None:
             self._leases.drop(attempt.id)
-            self._remember(attempt.id)
+            self._remember(attempt)
         if attempt.endpoint.state is not EndpointState.READY:
             self._changed()
 
-    def _remember(self, attempt_id: str) -> None:
-        self._ended[attempt_id] = None
+    def _remember(self, attempt: Attempt) -> None:
+        self._ended[attempt.id] = attempt.endpoint
         if len(self._ended) > REMEMBERED_ENDS:
             self._ended.popitem(last=False)
 
@@ -209,7 +234,8 @@ class Router:
         """Cancel a drain by hand. A drain by deletion goes on: nothing brings a deleted pod back."""
         spec = self._registry.specs.get(uid)
         if spec is not None and self._drains.resume(uid, generation):
-            self._registry.endpoints[uid].on(Event.SEEN_READY if spec.ready else Event.SEEN_UNREADY)
+            if spec.ready:
+                self._registry.endpoints[uid].on(Event.SEEN_READY)
             self._changed()
         return self.drain_status(uid)
 
@@ -222,6 +248,11 @@ class Router:
         """Take in what the engine of one of ``questions`` said of itself."""
         if self._drains.engine_read(uid, idle=idle, now=now):
             self._changed()
+
+    def reports(self, now: float) -> dict[str, int]:
+        """Return what each other member's ``ack`` must be told: uid -> in flight here, counting what is unknown."""
+        self._expire(now)
+        return self._drains.reports(now)
 
     def drain_status(self, uid: str) -> DrainStatus | None:
         """Return how the endpoint's drain stands; None when the uid was never heard of."""
@@ -236,6 +267,7 @@ class Router:
 
     def releasable(self, now: float) -> tuple[Release, ...]:
         """Return the drains by deletion that are over: their finalizers should be gone."""
+        self._now = now
         self._expire(now)
         for endpoint in self._drains.past_deadline(now):
             for attempt in self._ledger.at(endpoint.uid):
@@ -301,7 +333,7 @@ class Router:
             node=spec.node,
             state=endpoint.state,
             in_flight=endpoint.in_flight,
-            unknown=endpoint.unknown,
+            unknown=len(endpoint.unknown),
             capacity=spec.capacity,
             gpu_memory_gb=spec.gpu_memory_gb,
             reason=spec.reason,
@@ -319,11 +351,12 @@ def _manual(generation: int, now: float) -> Mark:
 def _refusal(target: Target, request: Request) -> Refusal:
     """Say why the pool has no endpoint for the request: nothing ready, nothing that qualifies, or all full."""
     pool = target.pool
-    if next(pool.ready(), None) is None:
+    if next(pool.qualified(0, avoid=request.avoid), None) is None:
+        other = "other " if request.avoid else ""
         return Refusal(
-            RefusalCode.NO_ENDPOINTS, f"no endpoint of the model {request.model!r} is ready", RETRY_NOT_READY
+            RefusalCode.NO_ENDPOINTS, f"no {other}endpoint of the model {request.model!r} is ready", RETRY_NOT_READY
         )
-    if next(pool.qualified(request.tokens, target.adapter), None) is None:
+    if next(pool.qualified(request.tokens, target.adapter, request.avoid), None) is None:
         return Refusal(RefusalCode.NOT_QUALIFIED, _what_is_needed(target, request), RETRY_NOT_READY)
     return Refusal(
         RefusalCode.SATURATED, f"every endpoint of the model {request.model!r} is at capacity", pool.retry_after()
@@ -331,10 +364,10 @@ def _refusal(target: Target, request: Request) -> Refusal:
 
 
 def _what_is_needed(target: Target, request: Request) -> str:
-    settings = target.pool.settings
-    if target.pool.is_long(request.tokens):
+    pool, settings = target.pool, target.pool.settings
+    if next(pool.qualified(request.tokens, avoid=request.avoid), None) is None:
         return (
             f"a request of about {request.tokens} tokens is above {settings.long_prompt_tokens} and needs an endpoint "
             f"with {settings.long_prompt_min_gpu_memory_gb} GB of GPU memory; none that is ready has it"
         )
-    return f"no ready endpoint has the adapter {target.adapter!r} loaded"
+    return f"no ready endpoint that could take the request has the adapter {target.adapter!r} loaded"

@@ -6,44 +6,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from tailrace.core.endpoint import Endpoint, Rank
+from tailrace.core.endpoint import RANK_BITS, Endpoint
 from tailrace.core.sources.base import Source
 from tailrace.core.sources.least import LeastSource
 from tailrace.core.sources.rotation import RotationSource
 from tailrace.core.sources.sample import SampleSource
 
-Score = Callable[[Endpoint], tuple[float, Rank]]
+Score = Callable[[Endpoint], int]
 
 
-def load_ratio(endpoint: Endpoint) -> int:
-    """Return in-flight / capacity as an integer with the exact order of the fractions.
+def by_load_ratio(endpoint: Endpoint) -> int:
+    """Score: the least in-flight / capacity wins, then the rank. At equal ratio most available memory is most memory.
 
-    Two different fractions with denominators up to 1000 differ by more than 2**-20, so their scaled floors differ.
+    Two different fractions with denominators up to 1000 differ by at least 2**-20, so their floors in steps of 2**-20
+    keep the exact order of the fractions.
     """
-    return (endpoint.in_flight << 20) // endpoint.capacity
+    return ((endpoint.in_flight << 20) // endpoint.capacity << RANK_BITS) | endpoint.rank
 
 
-def in_flight(endpoint: Endpoint) -> int:
-    """Return the number of requests in flight."""
-    return endpoint.in_flight
-
-
-def by_load_ratio(endpoint: Endpoint) -> tuple[float, Rank]:
-    """Score: the least load ratio wins, then the rank. At equal ratio most available memory is most memory."""
-    return (load_ratio(endpoint), endpoint.rank)
-
-
-def by_in_flight(endpoint: Endpoint) -> tuple[float, Rank]:
+def by_in_flight(endpoint: Endpoint) -> int:
     """Score: the fewest in flight win, then the rank."""
-    return (endpoint.in_flight, endpoint.rank)
+    return (endpoint.in_flight << RANK_BITS) | endpoint.rank
 
 
 def _least_ratio(_rng: Random) -> Source:
-    return LeastSource(load_ratio)
+    return LeastSource(by_load_ratio)
 
 
 def _least_in_flight(_rng: Random) -> Source:
-    return LeastSource(in_flight)
+    return LeastSource(by_in_flight)
 
 
 def _rotation(_rng: Random) -> Source:
@@ -71,7 +62,7 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy("WeightedLeastConnections", (_least_ratio,), by_load_ratio),
         # Least outstanding requests. For pods of equal size, or when capacity is only a ceiling. O(log n).
         Strategy("LeastRequests", (_least_in_flight,), by_in_flight),
-        # In turn, whatever the load. For equal pods and requests of equal length. O(log n).
+        # In turn, whatever the load: least recently picked. For equal pods and requests of equal length. O(log n).
         Strategy("RoundRobin", (_rotation,), by_in_flight),
         # Mitzenmacher, "The power of two choices in randomized load balancing" (2001). For many replicas of the
         # router that do not see each other's picks. O(1).

@@ -11,20 +11,35 @@ from tailrace.core.endpoint import Endpoint
 class Source(Protocol):
     """Offers available endpoints, best first by its own rule, without looking at all of them.
 
-    A source holds available endpoints only: the pool calls ``update`` when one is available and has changed, and
-    ``remove`` when it no longer is. Both may be repeated.
+    A source holds available endpoints only: ``update`` is called when one becomes available, or is and its load fell;
+    ``remove`` when it no longer is. Both may be repeated. A load that grew is not told: a source looks for itself.
     """
 
+    counts_picks: bool
+    """Whether the rule depends on who was picked: then ``took`` is called for every pick of the pool."""
+
     def update(self, endpoint: Endpoint) -> None:
-        """Take the endpoint in, or take note that its load changed."""
+        """Take the endpoint in, or take note that its load fell."""
         ...
 
     def remove(self, endpoint: Endpoint) -> None:
         """Leave the endpoint out until it is updated again."""
         ...
 
+    def forget(self, endpoint: Endpoint) -> None:
+        """Leave the endpoint out for good."""
+        ...
+
+    def best(self) -> Endpoint | None:
+        """Return the first of ``offer``, None when there is none."""
+        ...
+
     def offer(self) -> Iterator[Endpoint]:
         """Yield each available endpoint at most once, best first. Nothing else is called while it is read."""
+        ...
+
+    def order(self, endpoint: Endpoint) -> float:
+        """Return a number by which an endpoint, available or not, comes before another in ``offer``: the smaller."""
         ...
 
     def took(self, endpoint: Endpoint) -> None:

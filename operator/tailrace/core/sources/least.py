@@ -1,66 +1,106 @@
-"""Endpoints in the order of a key that changes with their load."""
+"""Endpoints in an order that changes with their load."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
-from itertools import count
 
-from tailrace.core.endpoint import Endpoint, Rank
+from tailrace.core.endpoint import ADDED_BITS, Endpoint
 
-_Entry = tuple[int, Rank, int, Endpoint]
+_ADDED = (1 << ADDED_BITS) - 1
 _SLACK = 64
 
 
 class LeastSource:
-    """A lazy heap on (key, rank, version): an update pushes a new entry, an outdated one is dropped when it surfaces.
+    """A lazy heap of what ``order`` says: a key, then the endpoint's rank, as one number.
 
-    Costs O(log n) an update and an offer, amortised; the heap is rebuilt when it holds four times the live entries.
+    Each endpoint has one entry that counts, never above its present order. An order that grew is mended when its entry
+    surfaces; one that fell gets a new entry at the next look, and the old one is dropped when it surfaces. Costs
+    O(1) an update and O(log n) a look, amortised; the heap is rebuilt when it holds four times the entries that count.
     """
 
-    def __init__(self, key: Callable[[Endpoint], int]) -> None:
-        self._key = key
-        self._heap: list[_Entry] = []
-        self._live: dict[str, int] = {}
-        self._version = count().__next__
+    counts_picks = False
+
+    def __init__(self, order: Callable[[Endpoint], int]) -> None:
+        self.order = order
+        self._heap: list[int] = []
+        self._entries: dict[int, int] = {}
+        self._endpoints: dict[int, Endpoint] = {}
+        self._fell: set[Endpoint] = set()
 
     def update(self, endpoint: Endpoint) -> None:
-        """Push the endpoint under its present key."""
-        heap = self._heap
-        version = self._version()
-        self._live[endpoint.uid] = version
-        entry = (self._key(endpoint), endpoint.rank, version, endpoint)
-        # The entry on top is this endpoint's outdated one after nearly every pick: replace it in one step.
-        if heap and heap[0][3] is endpoint:
-            heapreplace(heap, entry)
-        else:
-            heappush(heap, entry)
-            if len(heap) > 4 * len(self._live) + _SLACK:
-                self._compact()
+        """Take the endpoint in, or take note that its order may have fallen."""
+        self._fell.add(endpoint)
 
     def remove(self, endpoint: Endpoint) -> None:
-        """Forget the endpoint; its entry is dropped when it surfaces."""
-        self._live.pop(endpoint.uid, None)
+        """Leave the endpoint out; its entries are dropped when they surface."""
+        self._fell.discard(endpoint)
+        if self._entries.pop(endpoint.added, None) is not None:
+            del self._endpoints[endpoint.added]
+
+    def forget(self, endpoint: Endpoint) -> None:
+        """Leave the endpoint out."""
+        self.remove(endpoint)
+
+    def best(self) -> Endpoint | None:
+        """Return the endpoint that is first in order."""
+        if self._fell:
+            self._enter()
+        heap, entries = self._heap, self._entries
+        while heap:
+            entry = heap[0]
+            added = entry & _ADDED
+            if entries.get(added) != entry:
+                heappop(heap)
+                continue
+            endpoint = self._endpoints[added]
+            present = self.order(endpoint)
+            if present == entry:
+                return endpoint
+            entries[added] = present
+            heapreplace(heap, present)
+        return None
 
     def offer(self) -> Iterator[Endpoint]:
-        """Yield endpoints by key, then rank."""
-        heap, live = self._heap, self._live
-        refused: list[_Entry] = []
+        """Yield endpoints in order."""
+        heap = self._heap
+        passed: list[int] = []
         try:
-            while heap:
-                entry = heap[0]
-                if live.get(entry[3].uid) == entry[2]:
-                    yield entry[3]
-                    refused.append(entry)
-                heappop(heap)
+            while (endpoint := self.best()) is not None:
+                yield endpoint
+                passed.append(self._drop_first())
         finally:
-            for entry in refused:
+            for entry in passed:
                 heappush(heap, entry)
 
     def took(self, endpoint: Endpoint) -> None:
-        """Nothing to note: the load itself is the order."""
+        """Nothing to note: the load itself makes the order."""
 
-    def _compact(self) -> None:
-        live = self._live
-        self._heap = [entry for entry in self._heap if live.get(entry[3].uid) == entry[2]]
+    def _enter(self) -> None:
+        """Enter what fell since the last look."""
+        heap, entries = self._heap, self._entries
+        for endpoint in self._fell:
+            entry = self.order(endpoint)
+            added = endpoint.added
+            known = entries.get(added)
+            if known is None:
+                self._endpoints[added] = endpoint
+            elif known <= entry:
+                continue
+            entries[added] = entry
+            heappush(heap, entry)
+        self._fell.clear()
+        if len(heap) > 4 * len(entries) + _SLACK:
+            self._rebuild()
+
+    def _drop_first(self) -> int:
+        """Take the first entry off, and the copies that mending may have made of it."""
+        heap = self._heap
+        entry = heappop(heap)
+        while heap and heap[0] == entry:
+            heappop(heap)
+        return entry
+
+    def _rebuild(self) -> None:
+        self._heap[:] = self._entries.values()
         heapify(self._heap)

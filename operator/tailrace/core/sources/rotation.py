@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from tailrace.core.endpoint import Endpoint
+from tailrace.core.endpoint import RANK_BITS, Endpoint
 from tailrace.core.sources.least import LeastSource
 
 
 class RotationSource(LeastSource):
-    """Earliest turn first; who was picked goes one turn back. Costs O(log n).
+    """Whoever was not picked for the longest time comes first; new ones before all. Costs O(log n).
 
-    This is earliest-deadline-first scheduling with equal weights: between two picks of one endpoint every other
-    available endpoint is picked. An endpoint that was away joins the next turn, so it gets no burst.
+    Between two picks of one endpoint every other that stayed available is picked once. An endpoint that was full or
+    away keeps its last turn, so it neither misses one nor gets a burst.
     """
 
+    counts_picks = True
+
     def __init__(self) -> None:
-        super().__init__(lambda endpoint: self._turns[endpoint.uid])
-        self._turns: dict[str, int] = {}
-        self._now = 0
+        super().__init__(self._by_turn)
+        self._turns: dict[int, int] = {}
+        self._turn = 0
 
-    def update(self, endpoint: Endpoint) -> None:
-        """Take the endpoint in for the next turn; one that is in keeps its turn."""
-        if endpoint.uid not in self._turns:
-            self._turns[endpoint.uid] = self._now + 1
-            super().update(endpoint)
-
-    def remove(self, endpoint: Endpoint) -> None:
-        """Leave the endpoint out."""
-        self._turns.pop(endpoint.uid, None)
-        super().remove(endpoint)
+    def forget(self, endpoint: Endpoint) -> None:
+        """Leave the endpoint out, and its turn."""
+        super().forget(endpoint)
+        self._turns.pop(endpoint.added, None)
 
     def took(self, endpoint: Endpoint) -> None:
-        """Send the endpoint one turn back."""
-        self._now = self._turns[endpoint.uid]
-        self._turns[endpoint.uid] += 1
-        super().update(endpoint)
+        """Send the endpoint to the back."""
+        self._turn += 1
+        self._turns[endpoint.added] = self._turn
+
+    def _by_turn(self, endpoint: Endpoint) -> int:
+        return (self._turns.get(endpoint.added, 0) << RANK_BITS) | endpoint.rank

@@ -11,6 +11,8 @@ from tailrace.core.endpoint import Endpoint
 class SampleSource:
     """Distinct endpoints in random order, drawn one by one: O(1) an update, O(1) a draw."""
 
+    counts_picks = False
+
     def __init__(self, rng: Random) -> None:
         self._rng = rng
         self._items: list[Endpoint] = []
@@ -32,6 +34,14 @@ class SampleSource:
             self._items[index] = last
             self._index[last.uid] = index
 
+    def forget(self, endpoint: Endpoint) -> None:
+        """Leave the endpoint out."""
+        self.remove(endpoint)
+
+    def best(self) -> Endpoint | None:
+        """Return any one."""
+        return next(self.offer(), None)
+
     def offer(self) -> Iterator[Endpoint]:
         """Yield endpoints by a shuffle that goes only as far as it is read (Fisher and Yates)."""
         items = self._items
@@ -39,6 +49,10 @@ class SampleSource:
             # Scaling random() is several times cheaper than randrange(); the bias at these sizes is below 2**-40.
             self._swap(drawn, drawn + int(self._rng.random() * (len(items) - drawn)))
             yield items[drawn]
+
+    def order(self, endpoint: Endpoint) -> float:  # noqa: ARG002 - chance knows nobody
+        """Return a random number: everyone is as likely to come first."""
+        return self._rng.random()
 
     def took(self, endpoint: Endpoint) -> None:
         """Nothing to note: chance has no memory."""
