@@ -1,48 +1,27 @@
 """From an InferenceServer to pods that are observed, and from a release to a pod that is gone."""
 
-import time
-from collections.abc import AsyncIterator
-from typing import Any
-
 import pytest
-from tests.cluster import agents
+from tests.cluster.agent_fixtures import agent, inference_server, installed, release_of
 from tests.cluster.agents import AgentProcess
 from tests.cluster.clusters import Cluster
-from tests.cluster.pods import server_container
 
-from tailrace.core.model import DrainOutcome, DrainReason, EndpointSpec, Release
+from tailrace.core.model import DrainOutcome, DrainReason, EndpointSpec
 
 pytestmark = pytest.mark.cluster
+__all__ = ["agent", "installed"]
 
 
-def inference_server(name: str, namespace: str, **spec: object) -> dict[str, Any]:
-    """Return an InferenceServer that runs scripted servers."""
-    template = {"spec": {"containers": [server_container(ports=[{"containerPort": 8000}])]}}
-    return {
-        "apiVersion": "inference.tailrace.dev/v1alpha1",
-        "kind": "InferenceServer",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"models": [{"name": f"model-{name}"}], "template": template, "drain": {"gate": "None"}} | spec,
-    }
+async def ready_endpoint(agent: AgentProcess, cluster: Cluster, namespace: str) -> EndpointSpec:
+    """Make an InferenceServer "one" and return its first ready endpoint."""
+    cluster.apply(inference_server("one", namespace))
+    key = f"{namespace}/one"
+    await agent.until(lambda: [each for each in agent.of(key) if each.ready])
+    return next(each for each in agent.of(key) if each.ready)
 
 
-@pytest.fixture
-def installed(cluster: Cluster) -> Cluster:
-    agents.install(cluster)
-    return cluster
-
-
-@pytest.fixture
-async def agent(installed: Cluster) -> AsyncIterator[AgentProcess]:
-    async with AgentProcess(installed, lease_seconds=3, lease_renew_seconds=1, resync_seconds=2) as process:
-        await process.leading()
-        yield process
-
-
-def release_of(spec: EndpointSpec, outcome: DrainOutcome = DrainOutcome.DRAINED) -> Release:
-    assert spec.deletion is not None
-    now = time.time()
-    return Release(spec.uid, DrainReason.DELETE, outcome, spec.deletion.started_at, now, 3, 3, 0)
+async def first_snapshot(agent: AgentProcess) -> None:
+    """Wait until the agent has told the whole truth once."""
+    await agent.until(lambda: agent.snapshots)
 
 
 async def test_an_inference_server_becomes_a_deployment_whose_pods_are_told(
@@ -51,7 +30,7 @@ async def test_an_inference_server_becomes_a_deployment_whose_pods_are_told(
     installed.apply(inference_server("one", namespace, replicas=2))
     key = f"{namespace}/one"
     await agent.until(lambda: len([spec for spec in agent.of(key) if spec.ready]) == 2)
-    assert agent.servers[key].models[0].name == "model-one"
+    assert agent.servers[key].models[0].name == f"model-{namespace}-one"
     deployment = installed.get("deployment", "one", "-n", namespace)
     assert deployment["metadata"]["ownerReferences"][0]["controller"] is True
     assert deployment["spec"]["replicas"] == 2
@@ -61,17 +40,58 @@ async def test_an_inference_server_becomes_a_deployment_whose_pods_are_told(
 async def test_a_deleted_pod_stays_until_its_release_and_is_gone_soon_after(
     installed: Cluster, namespace: str, agent: AgentProcess
 ) -> None:
-    installed.apply(inference_server("one", namespace))
-    key = f"{namespace}/one"
-    await agent.until(lambda: [spec for spec in agent.of(key) if spec.ready])
-    victim = agent.of(key)[0]
+    victim = await ready_endpoint(agent, installed, namespace)
+    installed.kubectl("delete", "pod", victim.name, "-n", namespace, "--wait=false")
+    await agent.until(lambda: agent.endpoints[victim.uid].ended)
+    deletion = agent.endpoints[victim.uid].deletion
+    assert deletion is not None
+    assert deletion.reason is DrainReason.DELETE
+    assert "tailrace.dev/drain" in installed.get("pod", victim.name, "-n", namespace)["metadata"]["finalizers"]
+    agent.desire(release_of(agent.endpoints[victim.uid]))
+    await agent.until(lambda: victim.uid not in agent.endpoints, seconds=5)
+    assert installed.get("pod", victim.name, "-n", namespace) == {}
+
+
+async def test_a_release_is_written_down_in_events_and_in_the_status(
+    installed: Cluster, namespace: str, agent: AgentProcess
+) -> None:
+    victim = await ready_endpoint(agent, installed, namespace)
     installed.kubectl("delete", "pod", victim.name, "-n", namespace, "--wait=false")
     await agent.until(lambda: agent.endpoints[victim.uid].deletion)
-    assert agent.endpoints[victim.uid].deletion.reason is DrainReason.DELETE  # type: ignore[union-attr]
-    assert "tailrace.dev/drain" in installed.get("pod", victim.name, "-n", namespace)["metadata"]["finalizers"]
-    await agent.until(lambda: agent.endpoints[victim.uid].ended)
-    agent.desire(release_of(agent.endpoints[victim.uid]))
-    began = time.monotonic()
-    await agent.until(lambda: victim.uid not in agent.endpoints)
-    assert installed.get("pod", victim.name, "-n", namespace) == {}
-    print(f"released in {time.monotonic() - began:.2f} s")
+    agent.desire(release_of(agent.endpoints[victim.uid], DrainOutcome.DEADLINE, lost=1))
+
+    def drains() -> list[dict[str, object]]:
+        return list(installed.get("isvr", "one", "-n", namespace).get("status", {}).get("drains", []))
+
+    await agent.until(drains)
+    told = drains()[0]
+    assert (told["pod"], told["inFlightAtStart"], told["finished"], told["lost"]) == (victim.name, 3, 2, 1)
+
+    def events() -> set[str]:
+        found = installed.get("events.events.k8s.io", "-n", namespace)["items"]
+        return {event["regarding"]["kind"] for event in found if event["reason"] == "DrainDeadlineExceeded"}
+
+    await agent.until(lambda: events() == {"Pod", "InferenceServer"})
+
+
+async def test_a_pod_that_lives_on_keeps_its_finalizer_whatever_is_released(
+    installed: Cluster, namespace: str, agent: AgentProcess
+) -> None:
+    victim = await ready_endpoint(agent, installed, namespace)
+    agent.cordon(victim.uid, draining=True, generation=7)
+    await agent.until(lambda: agent.endpoints[victim.uid].cordon == 7)
+    pod = installed.get("pod", victim.name, "-n", namespace)
+    assert "tailrace.dev/drain" in pod["metadata"]["finalizers"]
+    agent.cordon(victim.uid, draining=False, generation=8)
+    await agent.until(lambda: agent.endpoints[victim.uid].cordon is None)
+
+
+async def test_what_vanished_while_nobody_watched_is_missing_in_the_first_snapshot(
+    installed: Cluster, namespace: str
+) -> None:
+    installed.apply(inference_server("fixed", namespace, endpoints=[{"address": "127.0.0.1:9"}]))
+    for present in (True, False):
+        async with AgentProcess(installed, watch_namespaces=namespace) as process:
+            await first_snapshot(process)
+            assert bool(process.of(f"{namespace}/fixed")) is present
+        installed.kubectl("delete", "isvr", "fixed", "-n", namespace, "--ignore-not-found")

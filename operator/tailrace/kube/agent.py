@@ -45,8 +45,8 @@ class Agent:
         self._mailbox = Mailbox()
         self._identity = f"{settings.replica}_{secrets.token_hex(4)}"
         measurer = Measurer(settings.gpu_memory_labels)
-        self._view = View(emit=self._mailbox.put, touched=self._touched, measure=measurer)
-        self._leader = Leader(api, self._view, settings, identity=self._identity, explain_memory=measurer.explain)
+        self._view = View(emit=self._mailbox.put, touched=self._touched, strayed=self._strayed, measure=measurer)
+        self._leader = Leader(api, self._view, settings, identity=self._identity, explain=measurer.explain)
         self._election = Election(
             api,
             namespace=settings.namespace,
@@ -142,6 +142,9 @@ class Agent:
 
     def _touched(self, key: str) -> None:
         self._leader.touch(key)
+
+    def _strayed(self, pod: Document) -> None:
+        self._leader.stray(pod)
 
     def _event(self, kind: Resource, change: str | None, document: Document) -> None:
         self._last_event_at = time.time()

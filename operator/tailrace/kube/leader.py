@@ -4,65 +4,85 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
 
+from tailrace.core.model import EndpointState
+from tailrace.kube import costs, objects
+from tailrace.kube.adoption import Adoption
 from tailrace.kube.client import Api, Document
 from tailrace.kube.events import Events
 from tailrace.kube.history import History
+from tailrace.kube.orphans import Orphans
 from tailrace.kube.problems import Problems
 from tailrace.kube.queue import WorkQueue
 from tailrace.kube.releases import Releases
+from tailrace.kube.statuses import Explain, Statuses
 from tailrace.kube.view import View
 from tailrace.kube.workload import Installation
 from tailrace.kube.workloads import Workloads
 from tailrace.link import Desired, EndpointReport
 from tailrace.settings import Settings
 
-Explain = Callable[[Document, Mapping[str, str]], str]
-"""Why the GPU memory of a pod on a node with these labels is not known."""
+REPORT_SECONDS = 1.0
+"""After a change of counters only, before the status is compared with them."""
 
 
 class Leader:
     """Reconciles what the parent desires and what InferenceServers say; idle while another replica leads."""
 
-    def __init__(
-        self,
-        api: Api,
-        view: View,
-        settings: Settings,
-        *,
-        identity: str,
-        explain_memory: Explain,
-    ) -> None:
+    def __init__(self, api: Api, view: View, settings: Settings, *, identity: str, explain: Explain) -> None:
+        self._api = api
         self._view = view
         self._leading = False
         self._reports: dict[str, EndpointReport] = {}
-        self._drains = History()
-        self._problems = Problems(self._touch_status)
-        installation = Installation(settings.gate_image, settings.gate_routers, settings.gate_image_pull_policy)
+        drains, installation = History(), _installation(settings)
         events = Events(api, instance=identity, monotonic=time.monotonic, wall=time.time)
-        self._releases = Releases(api, view, events, self._drains, self._touch_status)
-        self._workloads = Workloads(api, view, self._problems, installation, self._before_shrinking)
+        problems = Problems(self._touch_status)
+        self._releases = Releases(api, view, events, drains, self._touch_status)
+        self._workloads = Workloads(api, view, problems, installation, self._before_shrinking)
+        self._adoption = Adoption(api, view, problems, self._state)
+        self._orphans = Orphans(api, view, patience=2 * settings.resync_seconds)
+        self._statuses = Statuses(
+            api,
+            view,
+            events=events,
+            problems=problems,
+            drains=drains,
+            installation=installation,
+            explain=explain,
+            counter_seconds=settings.status_seconds,
+        )
+        self._strays: dict[str, Document] = {}
         self._release_queue: WorkQueue[str] = WorkQueue("release", self._release, workers=16)
         self._server_queue: WorkQueue[str] = WorkQueue("server", self._reconcile)
+        self._status_queue: WorkQueue[str] = WorkQueue("status", self._status)
+        self._orphan_queue: WorkQueue[str] = WorkQueue("orphan", self._free)
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._release_queue.run())
-            group.create_task(self._server_queue.run())
+            for queue in (self._release_queue, self._server_queue, self._status_queue, self._orphan_queue):
+                group.create_task(queue.run())
+            group.create_task(self._adoption.run())
 
     def lead(self, leading: bool) -> None:
         """Begin or cease to lead."""
         self._leading = leading
         if leading:
             self._look_at_everything()
+        else:
+            self._adoption.stop()
 
     def desire(self, desired: Desired) -> None:
-        """Take in what the parent wants."""
-        self._reports = {report.uid: report for report in desired.endpoints}
+        """Take in what the parent wants, and how it says the endpoints stand."""
+        before, self._reports = self._reports, {report.uid: report for report in desired.endpoints}
+        self._statuses.reports = self._reports
         for uid in self._releases.want(desired.releases):
             self._release_queue.add(uid)
+        moved = {uid for uid, report in self._reports.items() if _state(report) is not _state(before.get(uid))}
+        for key in {self._reports[uid].server for uid in moved}:
+            self._server_queue.add(key)
+        for key in {report.server for uid, report in self._reports.items() if report != before.get(uid)}:
+            self._status_queue.add_after(key, REPORT_SECONDS)
 
     def touch(self, key: str) -> None:
         """Have a look at a server, its Deployment or its pods: something about them has changed."""
@@ -70,10 +90,18 @@ class Leader:
         for uid in self._releases.open():
             self._release_queue.add(uid)
 
+    def stray(self, pod: Document) -> None:
+        """Have a look at a pod that vanished from the watch though nobody has deleted it."""
+        uid = objects.uid(pod)
+        self._strays[uid] = pod
+        self._orphan_queue.add(uid)
+
     def resynced(self) -> None:
         """Have a look at everything: there was a full list."""
         if self._leading:
             self._look_at_everything()
+            for uid in self._orphans.due():
+                self._orphan_queue.add(uid)
 
     def _look_at_everything(self) -> None:
         for key in self._view.servers():
@@ -82,13 +110,42 @@ class Leader:
             self._release_queue.add(uid)
 
     def _touch_status(self, key: str) -> None:
-        pass
+        self._status_queue.add(key)
 
     async def _release(self, uid: str) -> float | None:
         return await self._releases.work(uid) if self._leading else None
 
     async def _reconcile(self, key: str) -> float | None:
-        return await self._workloads.reconcile(key) if self._leading else None
+        if not self._leading:
+            return None
+        self._status_queue.add(key)
+        later = [await self._workloads.reconcile(key), await self._adoption.reconcile(key)]
+        return min((seconds for seconds in later if seconds is not None), default=None)
+
+    async def _status(self, key: str) -> float | None:
+        return await self._statuses.work(key) if self._leading else None
+
+    async def _free(self, uid: str) -> float | None:
+        if not self._leading:
+            return None
+        stray = self._strays.get(uid)
+        if stray is None:
+            return await self._orphans.free(uid)
+        await self._orphans.free_stray(stray)
+        self._strays.pop(uid, None)
+        return None
 
     async def _before_shrinking(self, key: str) -> None:
-        pass
+        in_flight = {uid: report.in_flight for uid, report in self._reports.items()}
+        await costs.write(self._api, costs.changes(self._view.pods(key), in_flight))
+
+    def _state(self, uid: str) -> EndpointState | None:
+        return _state(self._reports.get(uid))
+
+
+def _state(report: EndpointReport | None) -> EndpointState | None:
+    return report.state if report else None
+
+
+def _installation(settings: Settings) -> Installation:
+    return Installation(settings.gate_image, settings.gate_routers, settings.gate_image_pull_policy)

@@ -61,13 +61,22 @@ class Server:
 
 
 class View:
-    """See the module. ``emit`` takes observations; ``touched`` is told the keys of servers to reconcile."""
+    """See the module. ``emit`` takes observations; ``touched`` is told the keys of servers to reconcile.
+
+    ``strayed`` is told a pod that vanished though its deletion had not begun: it has lost our label.
+    """
 
     def __init__(
-        self, *, emit: Callable[[Observation], None], touched: Callable[[str], None], measure: Measure
+        self,
+        *,
+        emit: Callable[[Observation], None],
+        touched: Callable[[str], None],
+        strayed: Callable[[Document], None],
+        measure: Measure,
     ) -> None:
         self._emit = emit
         self._touched = touched
+        self._strayed = strayed
         self._measure = measure
         self._stores = {kind: Store(_TRIMS[kind]) for kind in KINDS}
         self._servers: dict[str, Server] = {}
@@ -75,6 +84,7 @@ class View:
         self._pods_of: dict[str, dict[str, None]] = {}
         self._nodes: dict[str, Node] = {}
         self._told: dict[str, EndpointSpec] = {}
+        self._fixed: dict[str, tuple[str, ...]] = {}
         self._told_servers: dict[str, ServerSpec] = {}
 
     # What others read
@@ -108,7 +118,8 @@ class View:
 
     def endpoints(self, key: str) -> list[EndpointSpec]:
         """Return the endpoints of a server, the oldest first."""
-        mine = [spec for spec in self._told.values() if spec.server == key]
+        uids = [*self._pods_of.get(key, ()), *self._fixed.get(key, ())]
+        mine = [spec for uid in uids if (spec := self._told.get(uid))]
         return sorted(mine, key=lambda spec: (spec.created_at, spec.name))
 
     def snapshot(self) -> Snapshot:
@@ -197,8 +208,11 @@ class View:
             self._pod_seen(uid)
         server = self._servers.get(key)
         fixed = {spec.uid: spec for spec in fixed_endpoints(server.model)} if server else {}
-        for uid in [uid for uid in self._told if uid.startswith(f"{key}/") and uid not in fixed]:
-            self._forget(uid)
+        for uid in self._fixed.pop(key, ()):
+            if uid not in fixed:
+                self._forget(uid)
+        if fixed:
+            self._fixed[key] = tuple(fixed)
         for spec in fixed.values():
             self._tell(spec)
 
@@ -249,6 +263,8 @@ class View:
                 self._lost_servers.pop(each, None)
         self._forget(uid)
         self._touch(before.server if before else key)
+        if not objects.deleting(document):
+            self._strayed(document)
 
     def _node_seen(self, name: str, facts: Node) -> None:
         if self._nodes.get(name) == facts:

@@ -4,6 +4,9 @@ The template is replaced as a whole, and only when what the InferenceServer says
 last applied (``tailrace.dev/template-hash``). So ``kubectl rollout undo`` and ``restart`` stand, an operator upgrade
 restarts nothing (the gate's image in use is kept), and a change by hand is told, not fought. The replica count and
 the rollout settings are kept as the InferenceServer says at all times.
+
+What was applied is noted in **labels** of the Deployment: ``kubectl rollout undo`` brings its annotations back as they
+were at that revision, as if the older template were the one last asked for. For the gate's image that is just right.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ from tailrace.kube.client import MANAGER, Document
 from tailrace.kube.injection import GateParams, inject
 
 ANNOTATION_GENERATION: Final = f"{names.PREFIX}/applied-generation"
-ANNOTATION_HASH: Final = f"{names.PREFIX}/template-hash"
-ANNOTATION_LIVE_HASH: Final = f"{names.PREFIX}/applied-template"
+LABEL_HASH: Final = f"{names.PREFIX}/template-hash"
+LABEL_LIVE_HASH: Final = f"{names.PREFIX}/applied-template"
 ANNOTATION_GATE_IMAGE: Final = f"{names.PREFIX}/gate-image"
 ANNOTATION_RESTARTED: Final = "kubectl.kubernetes.io/restartedAt"
 
@@ -77,8 +80,8 @@ def deployment(server: InferenceServer, template: Document, params: GateParams) 
         "metadata": {
             "name": meta.name,
             "namespace": meta.namespace,
-            "labels": _labels(server),
-            "annotations": _annotations(server, template, params),
+            "labels": _labels(server) | {LABEL_HASH: template_hash(template, params)},
+            "annotations": _annotations(server, params),
             "ownerReferences": [_owner(server)],
         },
         "spec": {
@@ -98,7 +101,7 @@ def controlled(live: Document, server: InferenceServer) -> bool:
 
 def template_is_due(live: Document, template: Document, params: GateParams) -> bool:
     """Whether the InferenceServer says something else about its pods than when the template was last applied."""
-    return objects.annotations(live).get(ANNOTATION_HASH) != template_hash(template, params)
+    return objects.labels(live).get(LABEL_HASH) != template_hash(template, params)
 
 
 def changes(live: Document, server: InferenceServer, template: Document, params: GateParams) -> list[Document]:
@@ -106,30 +109,34 @@ def changes(live: Document, server: InferenceServer, template: Document, params:
     due = template_is_due(live, template, params)
     patch = _template_change(live, template, params) if due else []
     wanted = {"replicas": server.spec.replicas, **_rollout(server)}
-    patch += [_set(f"/spec/{field}", value) for field, value in wanted.items() if live["spec"].get(field) != value]
-    patch += _map_changes(live, "labels", _labels(server))
+    patch += [_set(f"/spec/{field}", value) for field, value in wanted.items() if live["spec"].get(field, 0) != value]
+    noted = {LABEL_HASH: template_hash(template, params)} if due else {}
+    patch += _map_changes(live, "labels", _labels(server) | noted)
     if patch or objects.annotations(live).get(ANNOTATION_GENERATION) != str(server.metadata.generation):
-        said = _annotations(server, template, params) if due else _generation(server)
+        said = _annotations(server, params) if due else _generation(server)
         patch += _map_changes(live, "annotations", said)
     return patch
 
 
 def guarded(live: Document, patch: list[Document]) -> list[Document]:
-    """Return the patch so that it fails when the Deployment is not as it was seen."""
+    """Return the patch so that it fails when somebody has changed the Deployment since it was seen.
+
+    The generation, not the resourceVersion: a rollout writes the status many times a second.
+    """
     meta = objects.meta(live)
-    tests = [{"op": "test", "path": f"/metadata/{field}", "value": meta[field]} for field in ("uid", "resourceVersion")]
+    tests = [{"op": "test", "path": f"/metadata/{field}", "value": meta[field]} for field in ("uid", "generation")]
     return tests + patch
 
 
 def with_live_hash(patch: list[Document], tried: Document) -> list[Document]:
     """Return the patch with a note of the template as the API server stores it, so that drift is seen later."""
     noted = live_hash(tried["spec"]["template"])
-    return [*patch, _set(f"/metadata/annotations/{_escaped(ANNOTATION_LIVE_HASH)}", noted)]
+    return [*patch, _set(f"/metadata/labels/{_escaped(LABEL_LIVE_HASH)}", noted)]
 
 
 def drifted(live: Document) -> bool:
     """Whether the template is not as it was last applied, because somebody changed or undid it by hand."""
-    noted = objects.annotations(live).get(ANNOTATION_LIVE_HASH)
+    noted = objects.labels(live).get(LABEL_LIVE_HASH)
     return noted is not None and noted != live_hash(live["spec"]["template"])
 
 
@@ -163,8 +170,8 @@ def _labels(server: InferenceServer) -> dict[str, str]:
     return {names.LABEL_SERVER: server.metadata.name, "app.kubernetes.io/managed-by": MANAGER}
 
 
-def _annotations(server: InferenceServer, template: Document, params: GateParams) -> dict[str, str]:
-    return _generation(server) | {ANNOTATION_HASH: template_hash(template, params), ANNOTATION_GATE_IMAGE: params.image}
+def _annotations(server: InferenceServer, params: GateParams) -> dict[str, str]:
+    return _generation(server) | {ANNOTATION_GATE_IMAGE: params.image}
 
 
 def _generation(server: InferenceServer) -> dict[str, str]:

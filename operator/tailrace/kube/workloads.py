@@ -80,7 +80,7 @@ class Workloads:
         body = workload.deployment(server.model, server.document["spec"]["template"], self._params(server))
         namespace = objects.namespace(server.document)
         tried = await self._api.create(objects.DEPLOYMENTS, namespace, body, dry_run=True)
-        body["metadata"]["annotations"][workload.ANNOTATION_LIVE_HASH] = workload.live_hash(tried["spec"]["template"])
+        body["metadata"]["labels"][workload.LABEL_LIVE_HASH] = workload.live_hash(tried["spec"]["template"])
         await self._api.create(objects.DEPLOYMENTS, namespace, body)
 
     async def _change(self, key: str, server: Server, live: Document) -> None:

@@ -1,0 +1,98 @@
+"""What the command line does in a cluster by itself: one connection, one job, an answer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kubernetes.aio.config import ConfigException
+
+from tailrace.api import names
+from tailrace.kube import finalizers, objects
+from tailrace.kube.client import Api, ApiError, Document, load
+
+
+class UnreachableError(Exception):
+    """The cluster could not be asked, or refused; the message says why."""
+
+
+@dataclass(slots=True)
+class Released:
+    """Pods (``namespace/name``) that no longer hold our finalizer, and those that still do with the reason."""
+
+    released: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class Chores:
+    """Jobs for a person with a kubeconfig; None means as kubectl finds it, or the pod's own service account."""
+
+    def __init__(self, kubeconfig: Path | None) -> None:
+        self._kubeconfig = str(kubeconfig) if kubeconfig else _usual_kubeconfig()
+
+    async def release_finalizers(self, namespaces: tuple[str, ...], *, terminating: bool, dry_run: bool) -> Released:
+        """Take our finalizer off every pod that holds it, or only off those being deleted."""
+        report = Released()
+        async with self._api() as api:
+            for pod in await self._pods(api, namespaces):
+                if names.FINALIZER in objects.finalizers(pod) and (objects.deleting(pod) or not terminating):
+                    await _release(api, pod, report, dry_run=dry_run)
+        return report
+
+    async def _pods(self, api: Api, namespaces: tuple[str, ...]) -> list[Document]:
+        where: tuple[str | None, ...] = namespaces or (None,)
+        return [pod for one in where for pod in (await api.list_all(objects.PODS, one)).items]
+
+    async def server_rows(self, namespace: str | None) -> list[dict[str, Any]]:
+        """Return one row of figures an InferenceServer, from its status."""
+        async with self._api() as api:
+            listing = await api.list_all(objects.SERVERS, namespace)
+        return [_row(document) for document in listing.items]
+
+    @asynccontextmanager
+    async def _api(self) -> AsyncIterator[Api]:
+        try:
+            api = Api(await load(self._kubeconfig))
+        except (ConfigException, OSError) as error:
+            raise UnreachableError(f"no usable credentials: {error}") from error
+        try:
+            yield api
+        except ApiError as error:
+            raise UnreachableError(str(error)) from error
+        finally:
+            await api.close()
+
+
+async def _release(api: Api, pod: Document, report: Released, *, dry_run: bool) -> None:
+    name = objects.key(pod)
+    try:
+        if not dry_run:
+            await finalizers.take_off(api, pod)
+    except ApiError as error:
+        report.failed[name] = str(error)
+    else:
+        report.released.append(name)
+
+
+def _row(document: Document) -> dict[str, Any]:
+    status, spec = document.get("status") or {}, document.get("spec") or {}
+    ready = objects.condition(document, "Ready") or {}
+    return {
+        "namespace": objects.namespace(document),
+        "name": objects.name(document),
+        "models": ", ".join(model["name"] for model in spec.get("models", ())),
+        "ready": status.get("ready", "?"),
+        "in-flight": status.get("inFlight", 0),
+        "draining": status.get("drainingReplicas", 0),
+        "condition": ready.get("reason", "Unknown"),
+        "message": ready.get("message", "no operator has looked at it yet"),
+    }
+
+
+def _usual_kubeconfig() -> str | None:
+    usual = Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
+    return str(usual) if usual.exists() else None
