@@ -54,7 +54,6 @@ class Replica:
             "TAILRACE_ROUTING_PORT": str(routing),
             "TAILRACE_ADMIN_PORT": str(admin),
             "TAILRACE_REPLICA": name,
-            "TAILRACE_LEASE_NAME": f"tailrace-{namespaces[0]}",
             "TAILRACE_WATCH_NAMESPACES": ",".join(namespaces),
             "TAILRACE_KUBECONFIG": str(cluster.bearer_kubeconfig(service_account=SERVICE_ACCOUNT)),
             "TAILRACE_GATE_ROUTERS": f"127.0.0.1:{admin}",
