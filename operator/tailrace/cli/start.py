@@ -11,7 +11,7 @@ import uvloop
 from pydantic import ValidationError
 
 from tailrace.settings import Settings
-from tailrace.telemetry.logs import set_up_logs
+from tailrace.telemetry.logs import set_up
 
 
 def load_settings(**flags: object) -> Settings:
@@ -27,7 +27,7 @@ def load_settings(**flags: object) -> Settings:
 
 def start(main: Coroutine[Any, Any, None]) -> None:
     """Run until it ends; an address that cannot be listened on is said and ends the program with code 1."""
-    set_up_logs()
+    set_up()
     try:
         uvloop.run(main)
     except OSError as error:
