@@ -60,6 +60,13 @@ class Settings(BaseSettings):
     body_budget_bytes: int = Field(
         512 * 1024 * 1024, gt=0, description="All buffered bodies together: half the memory limit of the chart."
     )
+    body_seconds: float = Field(
+        60.0, gt=0, description="How long a request body may take to arrive: 32 MiB at 5 Mbit/s."
+    )
+    image_tokens: int = Field(1000, ge=0, description="What an image counts in the estimate of a prompt: 765 to 1,500.")
+    output_tokens: int = Field(
+        512, ge=0, description="What an answer counts at most in the estimate: max_tokens is a limit, rarely reached."
+    )
     open_reads: bool = Field(True, description="GET on the admin port needs no token inside the cluster.")
     settle_seconds: float = Field(
         0.0, ge=0, description="How long a stopping replica takes requests after it turned unready: Services lag."

@@ -1,0 +1,61 @@
+"""What a body asks for: the model, about how many tokens, a stream or not. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from tailrace.http.errors import DoorError, bad_request
+from tailrace.http.estimate import estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What the pick and the timers need to know of a body."""
+
+    model: str
+    tokens: int
+    stream: bool
+
+
+class Reader:
+    """Reads bodies of the OpenAI API. An image counts ``image_tokens``, an answer ``output_tokens`` at most."""
+
+    def __init__(self, *, image_tokens: int, output_tokens: int) -> None:
+        self._image_tokens = image_tokens
+        self._output_tokens = output_tokens
+
+    def read(self, body: bytes) -> Ask:
+        """Return what the body asks for; DoorError 400 when it says no model."""
+        document = parse_object(body)
+        model = document.get("model")
+        if not isinstance(model, str) or not model:
+            raise bad_request(
+                "model_missing" if model is None else "model_invalid",
+                "the field 'model' must be the name of a model as a string; GET /v1/models lists the names",
+                "model",
+            )
+        return Ask(model, self.tokens(document), document.get("stream") is True)
+
+    def tokens(self, document: dict[str, Any]) -> int:
+        """Return the estimated tokens of the request."""
+        return estimate(document, image_tokens=self._image_tokens, output_tokens=self._output_tokens)
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in ``body``; DoorError 400 when there is none."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise _malformed(error) from None
+    if not isinstance(document, dict):
+        raise bad_request("body_not_object", "the body must be a JSON object with the field 'model'")
+    return document
+
+
+def _malformed(error: orjson.JSONDecodeError) -> DoorError:
+    return bad_request(
+        "body_malformed", f"the body is not JSON: {error.msg} (line {error.lineno}, column {error.colno}); mend it"
+    )

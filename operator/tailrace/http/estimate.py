@@ -1,0 +1,57 @@
+"""About how many tokens a request will take: its text at four bytes a token, its images, and its answer. Pure.
+
+An estimate is enough: it sorts long prompts from short ones and weighs load. What has an unexpected shape counts
+nothing here; the engine will refuse it in its own words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+BYTES_PER_TOKEN = 4
+
+_TEXT_FIELDS = ("messages", "prompt", "input", "instructions", "system")
+_OUTPUT_FIELDS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+_NESTED = ("content", "text", "output")
+_MAX_DEPTH = 4
+"""messages -> message -> content -> part: deeper than that there is no text in any of the APIs."""
+
+
+def estimate(document: Mapping[str, object], *, image_tokens: int, output_tokens: int) -> int:
+    """Return the estimated tokens of prompt and answer, at least 1.
+
+    An image counts ``image_tokens``; the answer counts what the request allows it, ``output_tokens`` at most.
+    """
+    size = 0
+    for field in _TEXT_FIELDS:
+        if field in document:
+            size += _bytes(document[field], image_tokens * BYTES_PER_TOKEN, _MAX_DEPTH)
+    return max(1, -(-size // BYTES_PER_TOKEN) + _output(document, output_tokens))
+
+
+def _bytes(value: object, image_bytes: int, depth: int) -> int:
+    """Return the bytes of text in ``value``; a token id stands for the bytes of a token."""
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+    if isinstance(value, int):
+        return BYTES_PER_TOKEN
+    if depth == 0:
+        return 0
+    if isinstance(value, list):
+        if value and isinstance(value[0], int):
+            return BYTES_PER_TOKEN * len(value)
+        return sum(_bytes(part, image_bytes, depth - 1) for part in value)
+    return _part_bytes(value, image_bytes, depth) if isinstance(value, dict) else 0
+
+
+def _part_bytes(part: Mapping[str, object], image_bytes: int, depth: int) -> int:
+    """Return the bytes of a message or of a part of one."""
+    if "image" in str(part.get("type", "")):
+        return image_bytes
+    return sum(_bytes(part[name], image_bytes, depth - 1) for name in _NESTED if name in part)
+
+
+def _output(document: Mapping[str, object], limit: int) -> int:
+    allowed = (document.get(name) for name in _OUTPUT_FIELDS)
+    asked = next((value for value in allowed if isinstance(value, int) and value > 0), 0)
+    return min(asked, limit)

@@ -1,0 +1,112 @@
+"""The connections to the engines: one pool for all, and what a failure there means to an attempt."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import lru_cache
+from io import BytesIO
+from types import SimpleNamespace
+
+import aiohttp
+from yarl import URL
+
+from tailrace.core.exchange import Failure
+from tailrace.core.model import Pick
+from tailrace.http.headers import Headers
+
+KEEPALIVE_SECONDS = 30.0
+READ_BUFFER_BYTES = 64 * 1024
+MAX_FIELD_BYTES = 64 * 1024
+
+LARGE_BODY_BYTES = 1024 * 1024
+"""Larger bodies are written in pieces, so that one of them does not hold up every stream."""
+
+_NO_AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+
+
+class AttemptError(Exception):
+    """An attempt came to nothing, or its answer broke off."""
+
+    def __init__(self, failure: Failure, detail: str) -> None:
+        super().__init__(detail)
+        self.failure = failure
+
+
+class Upstream:
+    """Pooled connections to every engine. POST only: aiohttp repeats idempotent requests on its own, never these."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(self, pick: Pick, path: str, headers: Headers, body: bytes) -> aiohttp.ClientResponse:
+        """Send the request and return the head of the answer; AttemptError when there is none.
+
+        The caller must read the answer to its end or ``close`` it.
+        """
+        used = SimpleNamespace(reused=False)
+        try:
+            return await self._pool().post(
+                URL(f"http://{pick.address}{path}", encoded=True),
+                data=body if len(body) <= LARGE_BODY_BYTES else BytesIO(body),
+                headers=headers,
+                timeout=_connect_within(pick.timeouts.connect),
+                allow_redirects=False,
+                trace_request_ctx=used,
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+            raise AttemptError(Failure.CONNECT, str(error)) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise AttemptError(_silence(error, reused=used.reused), repr(error)) from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _pool(self) -> aiohttp.ClientSession:
+        """Return the session; made on the running loop at the first request."""
+        if self._session is None:
+            self._session = _session()
+        return self._session
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        skip_auto_headers=_NO_AUTO_HEADERS,
+        trace_configs=[_reuse_trace()],
+        read_bufsize=READ_BUFFER_BYTES,
+        max_field_size=MAX_FIELD_BYTES,
+        raise_for_status=False,
+    )
+
+
+def _reuse_trace() -> aiohttp.TraceConfig:
+    """Return a trace that notes on the request's context that its connection came from the pool."""
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(_note_reuse)
+    return trace
+
+
+async def _note_reuse(
+    _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceConnectionReuseconnParams
+) -> None:
+    context.trace_request_ctx.reused = True
+
+
+@lru_cache(maxsize=1024)
+def _connect_within(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=seconds)
+
+
+_CLOSED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionResetError, BrokenPipeError)
+
+
+def _silence(error: Exception, *, reused: bool) -> Failure:
+    """Say what it means that no head of an answer came: nothing at all on a pooled connection is a stale one."""
+    partial = isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)
+    if reused and isinstance(error, _CLOSED) and not partial and not isinstance(error, asyncio.TimeoutError):
+        return Failure.STALE
+    return Failure.NO_RESPONSE

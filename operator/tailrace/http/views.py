@@ -1,0 +1,56 @@
+"""What the admin port answers about endpoints and drains, as JSON documents. Pure."""
+
+from __future__ import annotations
+
+from tailrace.core.model import DrainStatus, EndpointStatus, RouterStatus
+
+
+def drain_view(status: DrainStatus) -> dict[str, object]:
+    """Return how a drain stands: what gates and people read."""
+    return {
+        "uid": status.uid,
+        "state": status.state.value,
+        "inFlight": status.in_flight,
+        "safe_to_delete": status.safe_to_delete,
+        "deadline": status.deadline,
+        "reason": status.reason.value if status.reason is not None else None,
+    }
+
+
+def endpoint_view(status: EndpointStatus) -> dict[str, object]:
+    """Return one endpoint."""
+    return {
+        "uid": status.uid,
+        "server": status.server,
+        "name": status.name,
+        "address": status.address,
+        "node": status.node,
+        "state": status.state.value,
+        "inFlight": status.in_flight,
+        "unknown": status.unknown,
+        "capacity": status.capacity,
+        "gpuMemoryGB": status.gpu_memory_gb,
+        "reason": status.reason,
+    }
+
+
+def router_view(status: RouterStatus) -> dict[str, object]:
+    """Return every endpoint and the figures of this replica."""
+    return {
+        "inFlight": status.in_flight,
+        "drains": status.drains,
+        "outcomes": dict(status.outcomes),
+        "endpoints": [endpoint_view(endpoint) for endpoint in status.endpoints],
+    }
+
+
+def find_uid(status: RouterStatus, pod: str) -> str | None:
+    """Return the uid of the endpoint called ``name`` or ``namespace/name``; None when there is no, or no one, such."""
+    namespace, _, name = pod.rpartition("/")
+    found = [e.uid for e in status.endpoints if e.name == name and namespace in ("", namespace_of(e))]
+    return found[0] if len(found) == 1 else None
+
+
+def namespace_of(status: EndpointStatus) -> str:
+    """Return the namespace of an endpoint: that of its server."""
+    return status.server.partition("/")[0]

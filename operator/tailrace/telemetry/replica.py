@@ -1,0 +1,98 @@
+"""What one replica knows of its endpoints, read from the core at each scrape."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from tailrace.core.model import EndpointState, EndpointStatus, Outcome, RouterStatus
+from tailrace.telemetry.tally import OTHER
+
+MAX_ENDPOINTS = 1000
+"""Endpoints with series of their own; what is past them is summed up."""
+
+_LOST = (Outcome.LOST, Outcome.CUT)
+_WHERE = ("server", "endpoint")
+
+
+class ReplicaCollector:
+    """Yields families from ``status``; ``leader`` and ``watch_age`` (seconds) may answer None: not known here."""
+
+    def __init__(
+        self,
+        status: Callable[[], RouterStatus],
+        *,
+        leader: Callable[[], bool | None],
+        watch_age: Callable[[], float | None],
+    ) -> None:
+        self._status = status
+        self._leader = leader
+        self._watch_age = watch_age
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families, as prometheus_client wants them at a scrape."""
+        status = self._status()
+        yield from _endpoints(status.endpoints)
+        yield _ready(status)
+        yield GaugeMetricFamily("tailrace_drain_active", "Endpoints that are draining.", value=status.drains)
+        yield from _ends(status)
+        yield from self._cluster()
+
+    def _cluster(self) -> Iterator[Metric]:
+        leader, age = self._leader(), self._watch_age()
+        if leader is not None:
+            yield GaugeMetricFamily("tailrace_leader", "1 on the replica that holds the Lease.", value=int(leader))
+        if age is not None:
+            yield GaugeMetricFamily("tailrace_watch_age_seconds", "Seconds since the cluster was heard.", value=age)
+
+
+def _endpoints(endpoints: tuple[EndpointStatus, ...]) -> Iterator[Metric]:
+    in_flight = GaugeMetricFamily("tailrace_endpoint_in_flight", "Requests in flight there from here.", labels=_WHERE)
+    capacity = GaugeMetricFamily("tailrace_endpoint_capacity", "Requests an endpoint takes at once.", labels=_WHERE)
+    state = GaugeMetricFamily(
+        "tailrace_endpoint_state", "1 for the state an endpoint is in.", labels=(*_WHERE, "state")
+    )
+    for endpoint in endpoints[:MAX_ENDPOINTS]:
+        where = (endpoint.server, endpoint.name)
+        in_flight.add_metric(where, endpoint.in_flight)
+        capacity.add_metric(where, endpoint.capacity)
+        state.add_metric((*where, endpoint.state.value), 1)
+    if rest := endpoints[MAX_ENDPOINTS:]:
+        in_flight.add_metric((OTHER, OTHER), sum(e.in_flight for e in rest))
+        capacity.add_metric((OTHER, OTHER), sum(e.capacity for e in rest))
+        for name, count in Counter(e.state.value for e in rest).items():
+            state.add_metric((OTHER, OTHER, name), count)
+    yield from (in_flight, capacity, state)
+
+
+def _ready(status: RouterStatus) -> Metric:
+    """Return the endpoints that take requests; a server without any is shown as 0, so that alerts see it."""
+    ready = Counter({server.key: 0 for server in status.servers})
+    ready.update(e.server for e in status.endpoints if e.state is EndpointState.READY)
+    family = GaugeMetricFamily("tailrace_ready_endpoints", "Endpoints that take requests.", labels=["server"])
+    for server, count in _bounded(ready.items()):
+        family.add_metric([server], count)
+    return family
+
+
+def _bounded(counts: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+    rest = 0
+    for index, (name, count) in enumerate(counts):
+        if index < MAX_ENDPOINTS:
+            yield name, count
+        else:
+            rest += count
+    if rest:
+        yield OTHER, rest
+
+
+def _ends(status: RouterStatus) -> Iterator[Metric]:
+    lost = CounterMetricFamily("tailrace_requests_lost", "Answers that broke off, by why.", labels=["reason"])
+    for outcome in _LOST:
+        lost.add_metric([outcome.value], status.outcomes.get(outcome.value, 0))
+    yield lost
+    expired = status.outcomes.get(Outcome.EXPIRED.value, 0)
+    yield CounterMetricFamily("tailrace_lease_expired", "Leases that ran out before anyone completed.", value=expired)
