@@ -3,6 +3,9 @@
 from tailrace.__main__ import main
 from tailrace.core.drain import Drains
 
+BARRIER = "_nothing_left"
+
 if __name__ == "__main__":
-    Drains._barrier_holds = lambda *_: True  # type: ignore[method-assign]
+    assert hasattr(Drains, BARRIER), "the barrier has another name now: name it here, or this proves nothing"
+    setattr(Drains, BARRIER, lambda *_: True)
     main()
