@@ -2,7 +2,8 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 from tests.cluster import tools
@@ -19,7 +20,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         with ExternalCluster() as external:
             yield external
         return
-    _build_tools(request)
+    build_tools(request)
     embedded = EmbeddedCluster()
     with embedded:
         yield embedded
@@ -53,14 +54,15 @@ def pods(embedded: EmbeddedCluster, namespace: str) -> Pods:
     return Pods(embedded, namespace)
 
 
-def _build_tools(request: pytest.FixtureRequest) -> None:
+def build_tools(request: pytest.FixtureRequest, names: Iterable[str] = tools.CONTROL_PLANE) -> dict[str, Path]:
+    """Return the paths of the named tools, built with progress on the terminal; skips, or fails in CI, without Go."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     try:
         with capture.global_and_fixture_disabled():
-            tools.ensure()
+            return tools.ensure(names)
     except tools.ToolError as error:
         if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(f"the embedded cluster cannot be built: {error}", pytrace=False)
+            pytest.fail(f"{', '.join(names)} cannot be built: {error}", pytrace=False)
         pytest.skip(str(error))
 
 

@@ -45,6 +45,7 @@ def _kubernetes(name: str) -> Tool:
 _KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet", "kube-proxy")
 TOOLS = {name: _kubernetes(name) for name in _KUBERNETES} | {
     "etcd": Tool("etcd", "etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3"),
+    "helm": Tool("helm", "helm", "helm.sh/helm/v3/cmd/helm", "helm.sh/helm/v3"),
 }
 CONTROL_PLANE = ("etcd", "kubectl", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
@@ -57,21 +58,41 @@ def cache_root() -> Path:
 
 def pinned_version(tool: Tool, modules: Path = MODULES) -> str:
     """Return the version that go.mod pins for `tool`, such as `v1.36.3`."""
-    text = (modules / tool.module / "go.mod").read_text()
-    match = re.search(rf"^\s*(?:require )?{re.escape(tool.version_of)} (v\S+)", text, re.MULTILINE)
+    return _required(modules / tool.module / "go.mod", tool.version_of)
+
+
+def _required(go_mod: Path, module: str) -> str:
+    match = re.search(rf"^\s*(?:require )?{re.escape(module)} (v\S+)", go_mod.read_text(), re.MULTILINE)
     if match is None:
-        raise ToolError(f"{modules / tool.module / 'go.mod'} does not require {tool.version_of}: restore the line")
+        raise ToolError(f"{go_mod} does not require {module}: restore the line")
     return match.group(1)
 
 
 def build_flags(tool: Tool, version: str) -> tuple[str, ...]:
-    """Return the flags of `go build`; Kubernetes reports v0.0.0 to its clients unless told its version at link time."""
-    if tool.module != "kubernetes":
+    """Return the flags of `go build`; some programs know their version only when it is told at link time."""
+    if tool.module not in _LINK_VALUES:
         return ("-buildvcs=false",)
+    values = _LINK_VALUES[tool.module](version)
+    return ("-buildvcs=false", "-ldflags=" + " ".join(f"-X {name}={value}" for name, value in values.items()))
+
+
+def _kubernetes_values(version: str) -> dict[str, str]:
+    """Say the version that Kubernetes reports to its clients; v0.0.0 otherwise."""
     major, minor, _ = version.removeprefix("v").split(".", 2)
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
-    names = " ".join(f"-X k8s.io/component-base/version.{key}={value}" for key, value in values.items())
-    return ("-buildvcs=false", f"-ldflags={names}")
+    return {f"k8s.io/component-base/version.{key}": value for key, value in values.items()}
+
+
+def _helm_values(version: str) -> dict[str, str]:
+    """Say helm's version, and the Kubernetes that charts are rendered for without a cluster; 1.20 otherwise."""
+    _, minor, _ = _required(MODULES / "helm" / "go.mod", "k8s.io/client-go").removeprefix("v").split(".", 2)
+    kubernetes = {"k8sVersionMajor": "1", "k8sVersionMinor": minor}
+    places = ("helm.sh/helm/v3/pkg/chartutil", "helm.sh/helm/v3/pkg/lint/rules")
+    rendered_for = {f"{place}.{key}": value for place in places for key, value in kubernetes.items()}
+    return {"helm.sh/helm/v3/internal/version.version": version} | rendered_for
+
+
+_LINK_VALUES: dict[str, Callable[[str], dict[str, str]]] = {"kubernetes": _kubernetes_values, "helm": _helm_values}
 
 
 def cache_key(module: Path, go_version: str, flags: Iterable[str]) -> str:
