@@ -1,7 +1,7 @@
 """From an InferenceServer to pods that are observed, and from a release to a pod that is gone."""
 
 import pytest
-from tests.cluster.agent_fixtures import agent, inference_server, installed, release_of
+from tests.cluster.agent_fixtures import QUICK, agent, inference_server, installed, release_of
 from tests.cluster.agents import AgentProcess
 from tests.cluster.clusters import Cluster
 
@@ -35,6 +35,25 @@ async def test_an_inference_server_becomes_a_deployment_whose_pods_are_told(
     assert deployment["metadata"]["ownerReferences"][0]["controller"] is True
     assert deployment["spec"]["replicas"] == 2
     assert {spec.address.split(":")[1] for spec in agent.of(key)} == {"8000"}
+
+
+async def test_the_watches_tell_what_happens_without_a_new_list_in_all_namespaces(
+    installed: Cluster, namespace: str
+) -> None:
+    key = f"{namespace}/one"
+    async with AgentProcess(installed, **QUICK | {"resync_seconds": 600}) as process:
+        await process.leading()
+        await first_snapshot(process)
+        installed.apply(inference_server("one", namespace))
+        await process.until(lambda: [spec for spec in process.of(key) if spec.ready])
+        pod = process.of(key)[0]
+        installed.kubectl("delete", "pod", pod.name, "-n", namespace, "--wait=false")
+        await process.until(lambda: process.endpoints[pod.uid].deletion)
+        process.desire(release_of(process.endpoints[pod.uid]))
+        await process.until(lambda: pod.uid not in process.endpoints)
+        installed.kubectl("delete", "isvr", "one", "-n", namespace)
+        await process.until(lambda: key not in process.servers)
+        assert process.snapshots == 1
 
 
 async def test_a_deleted_pod_stays_until_its_release_and_is_gone_soon_after(

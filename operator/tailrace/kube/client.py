@@ -7,10 +7,12 @@ them costs more than decoding the answer.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +22,7 @@ from kubernetes.aio import client, config
 
 Document = dict[str, Any]
 
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 PAGE = 500
 MANAGER = "tailrace"
 RETRY_DELAYS = (0.1, 0.3, 1.0)
@@ -100,8 +103,9 @@ class Change:
 
 
 async def load(kubeconfig: str | None) -> client.Configuration:
-    """Read credentials from the file, or those of the pod's service account when there is none."""
+    """Read credentials from the file; without one those of the pod's service account, or what $KUBECONFIG names."""
     configuration = client.Configuration()
+    kubeconfig = kubeconfig or _other_kubeconfig()
     if kubeconfig is None:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:
@@ -109,6 +113,10 @@ async def load(kubeconfig: str | None) -> client.Configuration:
             config_file=kubeconfig, client_configuration=configuration, persist_config=False
         )
     return configuration
+
+
+def _other_kubeconfig() -> str | None:
+    return None if SERVICE_ACCOUNT.exists() else os.environ.get("KUBECONFIG")
 
 
 class Api:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 from tailrace.core.model import DrainReason
 from tailrace.kube import objects
@@ -27,7 +28,7 @@ def departure(
     if _superseded(mine, known.values()):
         return DrainReason.ROLLOUT
     asked = _asked(mine, wanted)
-    return DrainReason.SCALE_DOWN if asked is not None and _living(mine, pods) >= asked else DrainReason.DELETE
+    return DrainReason.SCALE_DOWN if asked is not None and _enough(mine, pods, asked) else DrainReason.DELETE
 
 
 def _superseded(mine: Document, replica_sets: Iterable[Document]) -> bool:
@@ -47,6 +48,8 @@ def _asked(replica_set: Document, wanted: int | None) -> int | None:
     return min(counts) if counts and not objects.deleting(replica_set) else None
 
 
-def _living(replica_set: Document, pods: Iterable[Document]) -> int:
+def _enough(replica_set: Document, pods: Iterable[Document], asked: int) -> bool:
+    """Whether as many pods live on as are asked for; looks at no more pods than it must."""
     uid = objects.uid(replica_set)
-    return sum(1 for pod in pods if not objects.deleting(pod) and (objects.controller(pod) or {}).get("uid") == uid)
+    living = (pod for pod in pods if not objects.deleting(pod) and (objects.controller(pod) or {}).get("uid") == uid)
+    return sum(1 for _ in islice(living, asked)) == asked

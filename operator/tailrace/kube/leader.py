@@ -25,6 +25,9 @@ from tailrace.settings import Settings
 REPORT_SECONDS = 1.0
 """After a change of counters only, before the status is compared with them."""
 
+COALESCE_SECONDS = 0.05
+"""After any other change: a status is made of all endpoints, and a rollout changes many of them in a row."""
+
 
 class Leader:
     """Reconciles what the parent desires and what InferenceServers say; idle while another replica leads."""
@@ -110,7 +113,7 @@ class Leader:
             self._release_queue.add(uid)
 
     def _touch_status(self, key: str) -> None:
-        self._status_queue.add(key)
+        self._status_queue.add_after(key, COALESCE_SECONDS)
 
     async def _release(self, uid: str) -> float | None:
         return await self._releases.work(uid) if self._leading else None
@@ -118,7 +121,7 @@ class Leader:
     async def _reconcile(self, key: str) -> float | None:
         if not self._leading:
             return None
-        self._status_queue.add(key)
+        self._touch_status(key)
         later = [await self._workloads.reconcile(key), await self._adoption.reconcile(key)]
         return min((seconds for seconds in later if seconds is not None), default=None)
 

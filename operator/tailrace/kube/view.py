@@ -182,7 +182,7 @@ class View:
         if server is not None:
             self._servers[key] = server
             self._tell_server(server)
-            if before is None or before.owner != server.owner or before.spec != server.spec:
+            if before is None or before.model.spec != server.model.spec:
                 self._tell_endpoints(key)
         self._touch(key)
 
@@ -224,15 +224,16 @@ class View:
         self._index(uid, key)
         node = self._nodes.get(str(pod["spec"].get("nodeName", "")))
         before = self._told.get(uid)
-        gone_already = before.deletion if before else None
+        known = before.deletion if before else None
+        first_deletion = objects.deleting(pod) and known is None
         self._tell(
             observe(
                 pod,
                 owner=self._owner(key, pod),
                 node=node,
                 gpu_memory_gb=self._measure(pod, node.labels) if node else None,
-                before=gone_already,
-                why=self._departure(key, pod),
+                before=known,
+                why=self._departure(key, pod) if first_deletion else DrainReason.DELETE,
             )
         )
         self._touch(key)
@@ -251,7 +252,9 @@ class View:
         server = self._servers.get(key)
         wanted = server.model.spec.replicas if server and server.model.spec.template else None
         sets = [each for each in self._stores[objects.REPLICA_SETS] if objects.server_key(each) == key]
-        return departure(pod, replica_sets=sets, pods=self.pods(key), wanted=wanted)
+        store = self._stores[objects.PODS]
+        siblings = (each for uid in self._pods_of.get(key, ()) if (each := store.get(uid)))
+        return departure(pod, replica_sets=sets, pods=siblings, wanted=wanted)
 
     def _pod_gone(self, uid: str, document: Document) -> None:
         key = objects.server_key(document) or ""
