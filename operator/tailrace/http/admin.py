@@ -34,9 +34,9 @@ MAX_GATES = 20_000
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_GATE = re.compile(r"/endpoints/([^/]+)/gate")
-_DRAIN = re.compile(r"/endpoints/([^/]+)/drain")
-_RESUME = re.compile(r"/endpoints/([^/]+)/resume")
+_GATE = re.compile(r"/endpoints/(.+)/gate")
+_DRAIN = re.compile(r"/endpoints/(.+)/drain")
+_RESUME = re.compile(r"/endpoints/(.+)/resume")
 
 Cordon = Callable[[str, bool, int], Awaitable[None] | None]
 """(uid, draining, generation): make a manual drain durable, or its end."""

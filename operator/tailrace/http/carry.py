@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import perf_counter
 
 import aiohttp
 from aiohttp import web
@@ -145,7 +146,7 @@ class Carry:
         self._exchange.first_byte(self._means.clock())
         self._body.drop()  # an answer that has begun is never asked for again
         self._watch.begin()
-        self.first_at = self._loop.time()
+        self.first_at = perf_counter()
 
     async def _head(self, upstream: aiohttp.ClientResponse, pick: Pick) -> web.StreamResponse:
         headers = to_client(upstream.headers, self._identity, pick.address)
@@ -173,7 +174,7 @@ class Carry:
 
     def _complete(self) -> None:
         """Book the end: the engine is done, even if the client has yet to read the last bytes."""
-        self.last_at = self._watch.touched
+        self.last_at = perf_counter()
         self._relayed = True
         self._exchange.completed(self._means.clock())
 

@@ -15,6 +15,9 @@ from tailrace.http.errors import DoorError, internal
 
 log = logging.getLogger(__name__)
 
+SERVER = "tailrace"
+"""Said in the header Server, in place of the library and its version."""
+
 PathHandler = Callable[..., Awaitable[web.StreamResponse]]
 """Takes the request, then what the groups of the path's pattern matched, unquoted."""
 
@@ -52,12 +55,15 @@ class Dispatch:
         """Answer the request."""
         try:
             handler, groups = self._handler(request.method, request.raw_path.partition("?")[0])
-            return await handler(request, *groups)
+            answer = await handler(request, *groups)
         except DoorError as error:
-            return error.response()
+            answer = error.response()
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
-            return _after_fault(request)
+            answer = _after_fault(request)
+        if not answer.prepared:
+            answer.headers["Server"] = SERVER
+        return answer
 
     def _handler(self, method: str, path: str) -> tuple[PathHandler, Iterator[str]]:
         methods, groups = self._find(path)

@@ -55,6 +55,7 @@ def to_client(headers: CIMultiDictProxy[str], identity: str, destination: str) -
     sent = _crossing(headers, HOP_BY_HOP)
     sent[REQUEST_ID] = identity
     sent[DESTINATION] = destination
+    sent.setdefault("Server", "tailrace")  # else aiohttp says its version
     return sent
 
 

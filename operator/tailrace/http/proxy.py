@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from time import perf_counter
 
 from aiohttp import web
 
@@ -78,7 +79,7 @@ class ProxyDoor:
     async def _relay(self, request: web.BaseRequest) -> web.StreamResponse:
         identity = request_id(request.headers, _new_id)
         self._under_way += 1
-        visit = _Visit(self._means.observer, asyncio.get_running_loop().time)
+        visit = _Visit(self._means.observer, perf_counter)
         try:
             with self._bodies.held() as body:
                 ask = self._reader.read(await self._bodies.read(request, body))

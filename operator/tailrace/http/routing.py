@@ -6,10 +6,10 @@ other status nginx answers 500 itself unless ``error_page`` maps it, and Lua or 
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from time import perf_counter
 from typing import Any
 
 from aiohttp import web
@@ -55,8 +55,7 @@ class RoutingDoor:
         return runner(Dispatch(routes, unknown="the routing port serves /route, /complete/{request}, /renew/{request}"))
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
-        time = asyncio.get_running_loop().time
-        began = time()
+        began = perf_counter()
         model, code = "", ""
         self._observer.started(DOOR)
         try:
@@ -71,7 +70,7 @@ class RoutingDoor:
             code = error.code
             raise
         finally:
-            self._observer.ended(door=DOOR, model=model, code=code, seconds=time() - began)
+            self._observer.ended(door=DOOR, model=model, code=code, seconds=perf_counter() - began)
 
     async def _document(self, request: web.BaseRequest) -> dict[str, Any]:
         """Return the JSON object of the body, empty without a body."""

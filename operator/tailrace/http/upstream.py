@@ -53,7 +53,7 @@ class Upstream:
                 allow_redirects=False,
                 trace_request_ctx=used,
             )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError) as error:
             raise AttemptError(Failure.CONNECT, str(error)) from error
         except (aiohttp.ClientError, OSError) as error:
             raise AttemptError(_silence(error, reused=used.reused), repr(error)) from error
