@@ -86,7 +86,7 @@ def test_a_disrupted_pod_is_evicted_whatever_else_looks_likely() -> None:
 
 
 TERMINATED = {"name": "main", "containerID": "c://1", "state": {"terminated": {"exitCode": 0}}}
-DELETING = {"deletionTimestamp": DELETED_AT, "deletionGracePeriodSeconds": 30}
+DELETING: dict[str, Any] = {"deletionTimestamp": DELETED_AT, "deletionGracePeriodSeconds": 30}
 
 
 @pytest.mark.parametrize(

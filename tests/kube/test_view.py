@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.kube.documents import pod, server
+from tests.kube.documents import newer, pod, server
 
 from tailrace.core.model import (
     DrainReason,
@@ -91,9 +91,7 @@ def test_a_pod_of_a_deleted_server_stays_an_endpoint_of_its_port() -> None:
 def test_a_server_that_is_not_understood_keeps_what_was_understood_before() -> None:
     told = Told()
     told.event(objects.SERVERS, server(capacity=7))
-    broken = server(capacity="many")
-    broken["metadata"]["resourceVersion"] = "2"
-    assert told.event(objects.SERVERS, broken) == []
+    assert told.event(objects.SERVERS, newer(server(capacity="many"), 2)) == []
     assert told.view.servers()["ns/one"].model.spec.capacity == 7
     assert "capacity" in told.view.servers()["ns/one"].error
     assert told.event(objects.SERVERS, server("other", capacity="many")) == []
@@ -103,8 +101,7 @@ def test_fixed_endpoints_come_and_go_with_the_document() -> None:
     told = Told()
     told.event(objects.SERVERS, server(endpoints=[{"address": "h:1"}, {"address": "h:2"}]))
     assert [spec.uid for spec in told.view.endpoints("ns/one")] == ["ns/one/h:1", "ns/one/h:2"]
-    changed = server(endpoints=[{"address": "h:2"}])
-    changed["metadata"]["resourceVersion"] = "2"
+    changed = newer(server(endpoints=[{"address": "h:2"}]), 2)
     assert told.event(objects.SERVERS, changed) == [EndpointGone("ns/one/h:1")]
     last = told.event(
         objects.SERVERS, changed | {"metadata": changed["metadata"] | {"resourceVersion": "3"}}, "DELETED"
@@ -145,13 +142,13 @@ def test_the_reason_and_begin_of_a_deletion_are_those_first_seen() -> None:
     told = Told()
     told.event(objects.SERVERS, server(replicas=0))
     old = {"uid": "rs-1", "controller": True}
-    sets = {
+    sets: dict[str, Any] = {
         "metadata": {"name": "rs", "namespace": "ns", "uid": "rs-1", "resourceVersion": "1"},
         "spec": {"replicas": 0},
     }
-    sets["metadata"]["labels"] = {"tailrace.dev/server": "one"}  # type: ignore[index]
+    sets["metadata"]["labels"] = {"tailrace.dev/server": "one"}
     told.event(objects.REPLICA_SETS, sets)
-    deleted = {"deletionTimestamp": "2026-01-01T00:10:00Z", "ownerReferences": [old]}
+    deleted: dict[str, Any] = {"deletionTimestamp": "2026-01-01T00:10:00Z", "ownerReferences": [old]}
     first = endpoint(told.event(objects.PODS, pod(version=2, deletionGracePeriodSeconds=600, **deleted)))
     assert first.deletion.reason is DrainReason.SCALE_DOWN
     assert told.event(objects.PODS, pod(version=3, deletionGracePeriodSeconds=0, **deleted)) == []

@@ -1,0 +1,202 @@
+"""Small pure rules of the Kubernetes side: reasons, members, costs, histories, pools, patches."""
+
+from typing import Any
+
+import pytest
+from tests.kube.documents import Document, model, pod, server, understood
+
+from tailrace.api.inferenceserver import Selector
+from tailrace.core.model import (
+    DrainOutcome,
+    DrainReason,
+    EndpointGone,
+    EndpointSeen,
+    EndpointSpec,
+    Observation,
+    Release,
+    ServerGone,
+    Snapshot,
+)
+from tailrace.kube import costs, finalizers, history, membership, pools, reviews
+from tailrace.kube.cordons import change
+from tailrace.kube.departure import departure
+from tailrace.kube.mailbox import Mailbox
+from tailrace.kube.serverstate import fixed_endpoints, server_spec
+from tailrace.link import Cordon, Review
+
+
+def replica_set(name: str, revision: int, replicas: int, **meta: object) -> Document:
+    owner = [{"uid": "deployment", "controller": True}]
+    annotations = {"deployment.kubernetes.io/revision": str(revision)}
+    metadata = {"name": name, "uid": f"uid-{name}", "annotations": annotations, "ownerReferences": owner, **meta}
+    return {"metadata": metadata, "spec": {"replicas": replicas}}
+
+
+def owned(name: str, by: str, **meta: Any) -> Document:  # noqa: ANN401
+    return pod(name, ownerReferences=[{"uid": f"uid-{by}", "controller": True}], **meta)
+
+
+NOW: dict[str, Any] = {"deletionTimestamp": "2026-01-01T00:10:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("sets", "living", "wanted", "reason"),
+    [
+        ([replica_set("old", 1, 2), replica_set("new", 2, 1)], 1, 2, DrainReason.ROLLOUT),
+        ([replica_set("old", 1, 1)], 1, 1, DrainReason.SCALE_DOWN),
+        ([replica_set("old", 1, 2)], 1, 2, DrainReason.DELETE),
+        ([replica_set("old", 1, 2)], 1, 1, DrainReason.SCALE_DOWN),
+        ([replica_set("old", 1, 0, **NOW)], 0, None, DrainReason.DELETE),
+        ([], 1, 1, DrainReason.DELETE),
+    ],
+)
+def test_why_a_pod_goes_away(sets: list[Document], living: int, wanted: int | None, reason: DrainReason) -> None:
+    going = owned("going", "old", **NOW)
+    others = [owned(f"p{number}", "old") for number in range(living)]
+    assert departure(going, replica_sets=sets, pods=[going, *others], wanted=wanted) is reason
+
+
+SELECTOR = Selector.model_validate(
+    {
+        "matchLabels": {"app": "llm"},
+        "matchExpressions": [
+            {"key": "tier", "operator": "NotIn", "values": ["test"]},
+            {"key": "zone", "operator": "In", "values": ["a", "b"]},
+            {"key": "gpu", "operator": "Exists"},
+            {"key": "old", "operator": "DoesNotExist"},
+        ],
+    }
+)
+MATCHING = {"app": "llm", "zone": "a", "gpu": ""}
+
+
+@pytest.mark.parametrize(
+    ("labels", "selected"),
+    [
+        (MATCHING, True),
+        (MATCHING | {"tier": "prod"}, True),
+        (MATCHING | {"app": "web"}, False),
+        (MATCHING | {"tier": "test"}, False),
+        (MATCHING | {"zone": "c"}, False),
+        (MATCHING | {"old": ""}, False),
+        ({"app": "llm", "zone": "a"}, False),
+    ],
+)
+def test_a_selector_selects_as_kubernetes_does(labels: dict[str, str], selected: bool) -> None:
+    assert membership.selects(SELECTOR, labels) is selected
+
+
+def test_a_selector_is_written_as_lists_want_it() -> None:
+    assert membership.query(SELECTOR) == "app=llm,tier notin (test),zone in (a,b),gpu,!old"
+
+
+def test_entering_keeps_the_finalizers_of_others_and_leaving_takes_only_ours() -> None:
+    plain = pod(finalizers=["other/one"])
+    entered = membership.entry(plain, model(selector={"matchLabels": {"app": "llm"}}))["metadata"]
+    assert entered["finalizers"] == ["other/one", "tailrace.dev/drain"]
+    assert (entered["uid"], entered["resourceVersion"]) == ("uid-a", "1")
+    marked = pod(finalizers=["other/one", "tailrace.dev/drain"], annotations={"tailrace.dev/adopted": "true", "x": "y"})
+    left = membership.exit_(marked)["metadata"]
+    assert left["finalizers"] == ["other/one"]
+    assert left["annotations"] == {"tailrace.dev/adopted": None}
+    assert left["labels"] == {"tailrace.dev/server": None}
+
+
+def test_only_our_finalizer_is_removed_and_only_from_the_very_pod() -> None:
+    patch = finalizers.removal(pod(finalizers=["other/one", "tailrace.dev/drain"]))
+    assert patch == [
+        {"op": "test", "path": "/metadata/uid", "value": "uid-a"},
+        {"op": "test", "path": "/metadata/finalizers/1", "value": "tailrace.dev/drain"},
+        {"op": "remove", "path": "/metadata/finalizers/1"},
+    ]
+    assert finalizers.removal(pod(finalizers=["other/one"])) is None
+
+
+def test_only_costs_that_differ_are_written_and_never_on_pods_that_go() -> None:
+    priced = pod("priced", annotations={costs.COST: "3"})
+    found = costs.changes([pod("idle"), pod("busy"), priced, pod("going", **NOW)], {"uid-busy": 4, "uid-going": 9})
+    assert [(each["metadata"]["name"], cost) for each, cost in found] == [("busy", "4"), ("priced", "0")]
+
+
+def released(number: int, outcome: DrainOutcome = DrainOutcome.DRAINED) -> Release:
+    return Release(f"u{number}", DrainReason.ROLLOUT, outcome, 100.0 + number, 112.34 + number, 5, 4, 1)
+
+
+def test_the_history_keeps_the_last_ten_drains_and_repeats_none() -> None:
+    drains = history.History()
+    for number in [*range(12), 11]:
+        drains.add("ns/one", history.entry(released(number), f"pod-{number}"))
+    told = drains.of("ns/one", drains.of("ns/one"))
+    assert [drain["pod"] for drain in told] == [f"pod-{number}" for number in range(11, 1, -1)]
+    assert told[0]["seconds"] == 12.3
+
+
+def test_an_event_says_how_a_drain_ended_with_figures() -> None:
+    assert history.sentence(released(0)) == (
+        "Drained",
+        "Drained: 5 requests in flight at the start, 4 finished, 1 lost, 12.3 s (rollout)",
+    )
+    assert history.sentence(released(0, DrainOutcome.DEADLINE))[0] == "DrainDeadlineExceeded"
+
+
+def test_the_younger_of_two_servers_of_one_model_has_no_say_in_the_pool() -> None:
+    older = server_spec(model())
+    document = server("two", models=[{"name": "model-one"}], loadBalancing={"strategy": "RoundRobin"})
+    document["metadata"]["creationTimestamp"] = "2026-01-02T00:00:00Z"
+    younger = understood(document).spec
+    assert set(pools.standing(younger, [older, younger])) == {pools.POOL_SETTINGS_IGNORED}
+    assert pools.standing(older, [older, younger]) == {}
+
+
+def test_a_name_that_two_namespaces_serve_is_ambiguous_for_both() -> None:
+    here = server_spec(model())
+    there = understood(server("two", "elsewhere", models=[{"name": "other", "aliases": ["model-one"]}])).spec
+    for one, other in ((here, there), (there, here)):
+        found = pools.standing(one, [here, there])
+        assert other.key in found[pools.AMBIGUOUS_MODEL].message
+
+
+def test_a_fixed_endpoint_is_ready_and_takes_what_it_does_not_say_from_the_server() -> None:
+    known = model(capacity=9, gpuMemoryGB=24, endpoints=[{"address": "h:1", "gpuMemoryGB": 80}, {"address": "h:2"}])
+    first, second = fixed_endpoints(known)
+    assert (first.uid, first.ready, first.gpu_memory_gb, first.capacity) == ("ns/one/h:1", True, 80, 9)
+    assert second.gpu_memory_gb == 24
+
+
+def test_a_cordon_marks_and_unmarks_the_very_pod() -> None:
+    marked = change(pod(), Cordon("uid-a", draining=True, generation=7), moment=0.0)["metadata"]
+    assert marked["uid"] == "uid-a"
+    assert marked["annotations"]["tailrace.dev/draining"] == "7"
+    assert marked["annotations"]["tailrace.dev/drain-reason"] == "manual"
+    unmarked = change(pod(), Cordon("uid-a", draining=False, generation=8), moment=0.0)["metadata"]
+    assert set(unmarked["annotations"].values()) == {None}
+
+
+def test_an_access_review_asks_about_our_group_in_the_namespace() -> None:
+    asked = reviews.access_review(Review(1, "t", verb="update", namespace="ns"), {"username": "u", "groups": ["g"]})
+    assert asked["spec"]["resourceAttributes"] == {
+        "group": "inference.tailrace.dev",
+        "resource": "inferenceservers",
+        "verb": "update",
+        "namespace": "ns",
+    }
+    assert asked["spec"]["groups"] == ["g"]
+
+
+def seen(uid: str, address: str = "h:1") -> Observation:
+    return EndpointSeen(EndpointSpec(uid, "ns/one", uid, address, 1, ready=True))
+
+
+async def test_a_mailbox_keeps_the_newest_of_each_thing_in_bounded_batches() -> None:
+    mailbox = Mailbox()
+    for observation in (seen("a"), seen("b"), seen("a", "h:2"), ServerGone("ns/one"), EndpointGone("b")):
+        mailbox.put(observation)
+    assert await mailbox.take(2) == (seen("a", "h:2"), EndpointGone("b"))
+    assert await mailbox.take(2) == (ServerGone("ns/one"),)
+
+
+async def test_a_snapshot_replaces_everything_before_it() -> None:
+    mailbox, snapshot = Mailbox(), Snapshot((), ())
+    for observation in (seen("a"), snapshot, seen("b")):
+        mailbox.put(observation)
+    assert await mailbox.take(9) == (snapshot, seen("b"))
