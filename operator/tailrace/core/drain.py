@@ -265,7 +265,7 @@ class Drains:
     def _outcome(self, drain: Drain, now: float, *, ended: bool) -> DrainOutcome | None:
         nothing_left = self._nothing_left(drain, now)
         if nothing_left and now >= self._settled_at(drain):
-            return DrainOutcome.DRAINED
+            return DrainOutcome.DEADLINE if drain.lost and drain.past_deadline(now) else DrainOutcome.DRAINED
         if drain.mark.kind is not DrainKind.DELETION:
             return None
         if ended or (nothing_left and not drain.endpoint.was_ready):
@@ -302,8 +302,8 @@ class Drains:
         ]
 
     def past_deadline(self, now: float) -> list[Endpoint]:
-        """Return the endpoints whose attempts must be cut now."""
-        return [drain.endpoint for drain in self._drains.values() if drain.past_deadline(now)]
+        """Return the endpoints that have attempts which must be cut now."""
+        return [d.endpoint for d in self._drains.values() if d.endpoint.in_flight and d.past_deadline(now)]
 
     def next_deadline(self, now: float) -> float | None:
         """Return when ``advance`` or ``past_deadline`` may next change their answer by the clock alone."""
