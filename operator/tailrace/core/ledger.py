@@ -19,35 +19,33 @@ class Attempt:
 
 
 class Ledger:
-    """The attempts in flight, by id. Opening takes the endpoint's slot, closing frees it, exactly once each.
-
-    ``attempts`` is for reading; it is written by ``open`` and ``close`` only.
-    """
+    """The attempts in flight, by id. Opening takes the endpoint's slot, closing frees it, exactly once each."""
 
     def __init__(self) -> None:
-        self.attempts: dict[str, Attempt] = {}
+        self._attempts: dict[str, Attempt] = {}
 
     def __len__(self) -> int:
-        return len(self.attempts)
+        return len(self._attempts)
+
+    def __getitem__(self, attempt_id: str) -> Attempt:
+        return self._attempts[attempt_id]
 
     def open(self, attempt_id: str, endpoint: Endpoint, now: float, expires_at: float | None = None) -> Attempt:
         """Book an attempt at the endpoint. The id must not be in flight."""
         attempt = Attempt(attempt_id, endpoint, now, expires_at)
-        self.attempts[attempt_id] = attempt
+        self._attempts[attempt_id] = attempt
         endpoint.take()
         return attempt
 
-    def close(self, attempt_id: str) -> Attempt | None:
-        """Book the end of an attempt; None when it is not in flight (any more)."""
-        attempt = self.attempts.pop(attempt_id, None)
-        if attempt is not None:
-            attempt.endpoint.free()
-        return attempt
+    def close(self, attempt: Attempt) -> None:
+        """Book the end of an attempt that is in flight."""
+        del self._attempts[attempt.id]
+        attempt.endpoint.free()
 
     def get(self, attempt_id: str) -> Attempt | None:
         """Return the attempt, if it is in flight."""
-        return self.attempts.get(attempt_id)
+        return self._attempts.get(attempt_id)
 
     def at(self, uid: str) -> list[Attempt]:
         """Return the attempts at one endpoint, oldest first. Looks at every attempt: for deadlines and reports."""
-        return [attempt for attempt in self.attempts.values() if attempt.endpoint.uid == uid]
+        return [attempt for attempt in self._attempts.values() if attempt.endpoint.uid == uid]

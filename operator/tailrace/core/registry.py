@@ -19,7 +19,6 @@ from tailrace.core.model import (
     ServerGone,
     ServerSeen,
     ServerSpec,
-    Snapshot,
 )
 from tailrace.core.pool import Pool
 
@@ -67,8 +66,7 @@ class Registry:
                 return self._see_endpoint(spec)
             case EndpointGone(uid):
                 return self._lose_endpoint(uid)
-            case Snapshot(servers, endpoints):
-                return self._replace(servers, endpoints)
+        return self._replace(observation.servers, observation.endpoints)
 
     def resolve(self, name: str, namespace: str | None) -> Target | Refusal:
         """Return where a model name leads, or why it leads nowhere."""

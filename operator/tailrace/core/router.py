@@ -192,13 +192,12 @@ class Router:
 
     def _expire(self, now: float) -> None:
         for attempt_id in self._leases.expired(now):
-            attempt = self._ledger.get(attempt_id)
-            if attempt is not None:
-                attempt.endpoint.unknown.add(attempt_id)
-                self._end(attempt, Outcome.EXPIRED)
+            attempt = self._ledger[attempt_id]
+            attempt.endpoint.unknown.add(attempt_id)
+            self._end(attempt, Outcome.EXPIRED)
 
     def _end(self, attempt: Attempt, outcome: Outcome) -> None:
-        self._ledger.close(attempt.id)
+        self._ledger.close(attempt)
         self._drains.ended(attempt.endpoint, outcome)
         self.outcomes[outcome] += 1
         if attempt.expires_at is not None:

@@ -1,0 +1,292 @@
+"""One request's life: each rule of the exchange, with a scripted router and with the real one."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from tests.core.world import BOOT, MODEL, pick, pod, router, see, status
+
+from tailrace.core.exchange import MAX_ATTEMPTS, VERDICTS, Again, Exchange, Fail, Failure, Forward, Refuse
+from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request, Timeouts
+from tailrace.core.router import Router
+
+NOW = BOOT + 1
+RETRIED = [failure for failure in Failure if VERDICTS[failure].again is Again.OTHER]
+NOT_RETRIED = [failure for failure in Failure if VERDICTS[failure].again is Again.NOWHERE]
+
+
+@dataclass
+class Script:
+    """A router that answers from a list, and remembers what it was asked and told."""
+
+    answers: list[str | RefusalCode]
+    asked: list[Request] = field(default_factory=list)
+    told: list[tuple[str, Outcome]] = field(default_factory=list)
+    first_bytes: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+    def acquire(self, request: Request, now: float) -> Pick | Refusal:
+        self.times.append(now)
+        self.asked.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, RefusalCode):
+            return Refusal(answer, "no", 1)
+        return Pick(f"{answer}-{len(self.asked)}", answer, f"{answer}:80", None, Timeouts(), None)
+
+    def first_byte(self, attempt_id: str, now: float) -> None:
+        self.times.append(now)
+        self.first_bytes.append(attempt_id)
+
+    def release(self, attempt_id: str, outcome: Outcome, now: float) -> bool:
+        self.times.append(now)
+        self.told.append((attempt_id, outcome))
+        return True
+
+
+def exchange(*answers: str | RefusalCode) -> tuple[Exchange, Script]:
+    """Return a started exchange over a script."""
+    script = Script(list(answers))
+    made = Exchange(script, Request(MODEL, tokens=7))
+    made.start(NOW)
+    return made, script
+
+
+def uid(step: object) -> str:
+    assert isinstance(step, Forward), step
+    return step.pick.uid
+
+
+def test_a_request_is_forwarded_where_the_router_says() -> None:
+    script = Script(["a"])
+    made = Exchange(script, Request(MODEL, tokens=7))
+    assert uid(made.start(NOW)) == "a"
+    assert script.asked == [Request(MODEL, tokens=7)]
+    assert (made.tries, made.began) == (1, False)
+
+
+def test_a_refusal_is_the_answer_and_nothing_is_released() -> None:
+    script = Script([RefusalCode.SATURATED])
+    made = Exchange(script, Request(MODEL))
+    step = made.start(NOW)
+    assert isinstance(step, Refuse)
+    assert step.refusal.code is RefusalCode.SATURATED
+    made.client_gone(NOW)
+    assert (made.tries, script.told) == (0, [])
+
+
+def test_a_relayed_answer_is_completed() -> None:
+    made, script = exchange("a")
+    made.first_byte(NOW)
+    made.completed(NOW)
+    assert made.began
+    assert script.first_bytes == ["a-1"]
+    assert script.told == [("a-1", Outcome.COMPLETED)]
+
+
+def test_the_router_is_told_when_each_step_was() -> None:
+    script = Script(["a", "b"])
+    made = Exchange(script, Request(MODEL))
+    made.start(1.0)
+    made.failed(Failure.CONNECT, 2.0)
+    made.first_byte(3.0)
+    made.completed(4.0)
+    assert script.times == [1.0, 2.0, 2.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize("began", [False, True])
+def test_a_client_that_leaves_ends_the_attempt_once(began: bool) -> None:
+    made, script = exchange("a")
+    if began:
+        made.first_byte(NOW)
+    made.client_gone(NOW)
+    made.client_gone(NOW)
+    assert script.told == [("a-1", Outcome.CLIENT_GONE)]
+
+
+@pytest.mark.parametrize("failure", Failure)
+def test_nothing_is_retried_once_a_byte_has_been_sent(failure: Failure) -> None:
+    made, script = exchange("a", "b")
+    made.first_byte(NOW)
+    assert made.failed(failure, NOW) == Fail(VERDICTS[failure], streaming=True)
+    assert script.told == [("a-1", Outcome.LOST)]
+    assert len(script.asked) == 1
+
+
+@pytest.mark.parametrize("failure", RETRIED)
+def test_other_failures_go_to_another_endpoint(failure: Failure) -> None:
+    made, script = exchange("a", "b")
+    assert uid(made.failed(failure, NOW)) == "b"
+    assert script.told == [("a-1", Outcome.REROUTED)]
+    assert (set(script.asked[1].avoid), script.asked[1].prefer) == ({"a"}, None)
+
+
+@pytest.mark.parametrize("failure", NOT_RETRIED)
+def test_an_engine_that_has_the_request_is_not_given_up_for_another(failure: Failure) -> None:
+    made, script = exchange("a", "b")
+    assert made.failed(failure, NOW) == Fail(VERDICTS[failure], streaming=False)
+    assert script.told == [("a-1", Outcome.FAILED)]
+
+
+def test_an_engine_that_is_late_is_among_those() -> None:
+    assert Failure.LATE in NOT_RETRIED
+
+
+def test_attempts_are_limited_and_the_last_failure_is_the_answer() -> None:
+    made, script = exchange("a", "b", "c", "d")
+    for _ in range(MAX_ATTEMPTS - 1):
+        assert isinstance(made.failed(Failure.CONNECT, NOW), Forward)
+    assert made.failed(Failure.NO_RESPONSE, NOW) == Fail(VERDICTS[Failure.NO_RESPONSE], streaming=False)
+    assert [outcome for _, outcome in script.told] == [Outcome.REROUTED] * (MAX_ATTEMPTS - 1) + [Outcome.FAILED]
+    assert made.tries == MAX_ATTEMPTS
+    assert script.asked[-1].avoid == {"a", "b"}
+
+
+def test_a_stale_connection_is_tried_again_on_the_same_endpoint_once() -> None:
+    made, script = exchange("a", "a", "b")
+    assert uid(made.failed(Failure.STALE, NOW)) == "a"
+    assert (set(script.asked[1].avoid), script.asked[1].prefer) == (set(), "a")
+    assert uid(made.failed(Failure.STALE, NOW)) == "b"
+    assert (set(script.asked[2].avoid), script.asked[2].prefer) == ({"a"}, None)
+
+
+def test_each_endpoint_may_have_one_stale_connection() -> None:
+    made, script = exchange("a", "b", "b")
+    made.failed(Failure.CONNECT, NOW)
+    assert uid(made.failed(Failure.STALE, NOW)) == "b"
+    assert (set(script.asked[2].avoid), script.asked[2].prefer) == ({"a"}, "b")
+
+
+def test_what_the_request_itself_avoids_is_avoided_to_the_end() -> None:
+    script = Script(["a", "b"])
+    made = Exchange(script, Request(MODEL, avoid=frozenset({"x"})))
+    made.start(NOW)
+    made.failed(Failure.CONNECT, NOW)
+    assert [each.avoid for each in script.asked] == [{"x"}, {"x", "a"}]
+
+
+@pytest.mark.parametrize("code", [code for code in RefusalCode if code is not RefusalCode.SATURATED])
+def test_without_another_endpoint_the_failure_is_the_answer(code: RefusalCode) -> None:
+    made, script = exchange("a", code)
+    assert made.failed(Failure.CONNECT, NOW) == Fail(VERDICTS[Failure.CONNECT], streaming=False)
+    assert script.told == [("a-1", Outcome.REROUTED)]
+
+
+def test_when_all_others_are_full_the_client_is_told_to_come_back() -> None:
+    made, _ = exchange("a", RefusalCode.SATURATED)
+    step = made.failed(Failure.CONNECT, NOW)
+    assert isinstance(step, Refuse)
+    assert step.refusal.retry_after == 1
+
+
+def test_at_the_deadline_an_attempt_without_a_byte_is_rerouted_however_often_it_was() -> None:
+    made, script = exchange("a", "b", "c", "d", "e")
+    for other in "bcde":
+        assert uid(made.cut(NOW)) == other
+    assert {outcome for _, outcome in script.told} == {Outcome.REROUTED}
+    assert script.asked[-1].avoid == set("abcd")
+
+
+def test_at_the_deadline_a_stream_ends_with_an_error() -> None:
+    made, script = exchange("a", "b")
+    made.first_byte(NOW)
+    step = made.cut(NOW)
+    assert isinstance(step, Fail)
+    assert (step.streaming, step.verdict.code) == (True, "drain_deadline")
+    assert script.told == [("a-1", Outcome.CUT)]
+
+
+def test_at_the_deadline_without_another_endpoint_the_client_is_told() -> None:
+    made, script = exchange("a", RefusalCode.NO_ENDPOINTS)
+    step = made.cut(NOW)
+    assert isinstance(step, Fail)
+    assert (step.streaming, step.verdict.status) == (False, 503)
+    assert script.told == [("a-1", Outcome.REROUTED)]
+
+
+def test_what_is_told_after_the_end_is_an_error_of_the_transport() -> None:
+    made, script = exchange("a")
+    made.completed(NOW)
+    for late in (made.completed, made.first_byte, made.cut):
+        with pytest.raises(RuntimeError, match="no attempt is under way"):
+            late(NOW)
+    with pytest.raises(RuntimeError, match="no attempt is under way"):
+        made.failed(Failure.CONNECT, NOW)
+    assert len(script.told) == 1
+
+
+# With the real router
+
+
+def real(*pods: str, capacity: int = 4) -> tuple[Router, Exchange]:
+    of = router(*(pod(each, capacity=capacity) for each in pods))
+    return of, Exchange(of, Request(MODEL))
+
+
+def counts(of: Router) -> dict[str, int]:
+    return {each.uid: each.in_flight for each in of.status().endpoints}
+
+
+def test_a_retry_moves_the_count_from_the_first_pod_to_the_second_at_once() -> None:
+    of, made = real("a", "b")
+    first = uid(made.start(NOW))
+    assert counts(of)[first] == 1
+    second = uid(made.failed(Failure.CONNECT, NOW))
+    assert second != first
+    assert counts(of) == {first: 0, second: 1}
+    made.completed(NOW)
+    assert counts(of) == {first: 0, second: 0}
+    assert of.in_flight() == 0
+
+
+def test_a_stale_connection_is_retried_on_the_same_pod_even_if_another_is_idler() -> None:
+    of, made = real("a", "b")
+    first = uid(made.start(NOW))
+    others = [pick(of, prefer=first) for _ in range(2)]
+    assert {each.uid for each in others} == {first}
+    assert uid(made.failed(Failure.STALE, NOW)) == first
+    assert uid(made.failed(Failure.STALE, NOW)) != first
+
+
+def test_a_stale_connection_to_a_pod_that_drains_by_now_goes_elsewhere() -> None:
+    of, made = real("a", "b")
+    first = uid(made.start(NOW))
+    see(of, NOW, pod(first, version=2, deleted_at=NOW))
+    assert uid(made.failed(Failure.STALE, NOW)) != first
+
+
+def test_a_failure_of_the_only_pod_is_a_failure_and_not_saturation() -> None:
+    of, made = real("a")
+    made.start(NOW)
+    step = made.failed(Failure.CONNECT, NOW)
+    assert isinstance(step, Fail)
+    assert step.verdict.status == 502
+    assert counts(of) == {"a": 0}
+
+
+def test_with_all_other_pods_full_a_failed_request_is_told_to_come_back() -> None:
+    of, made = real("a", "b", capacity=1)
+    first = uid(made.start(NOW))
+    pick(of)
+    step = made.failed(Failure.CONNECT, NOW)
+    assert isinstance(step, Refuse)
+    assert step.refusal.code is RefusalCode.SATURATED
+    assert counts(of)[first] == 0
+
+
+def test_a_request_in_flight_may_still_be_retried_while_the_replica_stops() -> None:
+    of, made = real("a", "b")
+    first = uid(made.start(NOW))
+    of.close()
+    assert uid(made.failed(Failure.STALE, NOW)) == first
+    assert uid(made.failed(Failure.CONNECT, NOW)) != first
+    assert isinstance(Exchange(of, Request(MODEL)).start(NOW), Refuse)
+
+
+def test_at_the_drain_deadline_the_request_moves_to_another_pod() -> None:
+    of, made = real("a", "b")
+    first = uid(made.start(NOW))
+    see(of, NOW, pod(first, version=2, deleted_at=NOW, timeout=5))
+    assert len(of.overdue(NOW + 5)) == 1
+    second = uid(made.cut(NOW + 5))
+    assert status(of, first).in_flight == 0
+    assert status(of, second).in_flight == 1
+    assert [release.lost for release in of.releasable(NOW + 5)] == [0]

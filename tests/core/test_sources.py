@@ -1,0 +1,94 @@
+"""What every source of candidates keeps, whatever its rule."""
+
+from collections.abc import Callable
+from random import Random
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+from tests.core.world import endpoint
+
+from tailrace.core.endpoint import Endpoint
+from tailrace.core.sources.base import Source
+from tailrace.core.sources.least import LeastSource
+from tailrace.core.sources.rotation import RotationSource
+from tailrace.core.sources.sample import SampleSource
+from tailrace.core.strategies import by_load_ratio
+
+Make = Callable[[], Source]
+MAKERS: list[Make] = [lambda: LeastSource(by_load_ratio), RotationSource, lambda: SampleSource(Random(1))]
+every_source = pytest.mark.parametrize("make", MAKERS, ids=["least", "rotation", "sample"])
+WHAT = ["take", "free", "remove", "update", "forget", "offer", "best", "pick"]
+STEPS = st.lists(st.tuples(st.sampled_from(WHAT), st.integers(0, 5)))
+
+
+@every_source
+@given(steps=STEPS)
+def test_a_source_offers_exactly_those_that_are_in_once_each(make: Make, steps: list[tuple[str, int]]) -> None:
+    source = make()
+    all_of = [endpoint(f"e{n}", 1000, 80, n) for n in range(6)]
+    inside: set[Endpoint] = set()
+    for what, number in steps:
+        one = all_of[number]
+        if what == "take":
+            one.in_flight += 1
+        elif what == "free" and one.in_flight:
+            one.in_flight -= 1
+            if one in inside:
+                source.update(one)
+        elif what == "update":
+            source.update(one)
+            inside.add(one)
+        elif what in ("remove", "forget"):
+            getattr(source, what)(one)
+            inside.discard(one)
+        elif what == "offer":
+            offer = source.offer()
+            for _, _found in zip(range(number), offer, strict=False):
+                pass
+            offer.close()  # type: ignore[attr-defined]
+        elif (best := source.best()) is not None and what == "pick":
+            source.took(best)
+        offered = list(source.offer())
+        assert len(offered) == len(inside)
+        assert set(offered) == inside
+        assert (source.best() in inside) if inside else (source.best() is None)
+
+
+@pytest.mark.parametrize("make", MAKERS[:2], ids=["least", "rotation"])
+def test_the_first_offered_is_the_best_and_the_least_in_order(make: Make) -> None:
+    source = make()
+    all_of = [endpoint(f"e{n}", 4, 80, n) for n in range(4)]
+    for each, load in zip(all_of, (2, 0, 1, 0), strict=True):
+        each.in_flight = load
+        source.update(each)
+    source.took(all_of[1])
+    offered = list(source.offer())
+    assert offered == sorted(all_of, key=source.order)
+    assert source.best() is offered[0]
+
+
+def test_an_entry_that_was_mended_twice_to_the_same_place_is_offered_once() -> None:
+    source = LeastSource(by_load_ratio)
+    a, b = endpoint("a", 4, 80, 0), endpoint("b", 4, 80, 1)
+    b.in_flight = 3
+    a.in_flight = 1
+    for each in (a, b):
+        source.update(each)
+    assert source.best() is a
+    a.in_flight = 0
+    source.update(a)
+    assert source.best() is a
+    a.in_flight = 1
+    assert list(source.offer()) == [a, b]
+
+
+@pytest.mark.parametrize("make", MAKERS[2:], ids=["sample"])
+def test_chance_gives_every_order(make: Make) -> None:
+    source = make()
+    all_of = [endpoint(f"e{n}", 4, 80, n) for n in range(3)]
+    for each in all_of:
+        source.update(each)
+    orders = {"".join(each.uid for each in source.offer()) for _ in range(200)}
+    assert len(orders) == 6
+    assert len({source.order(each) for each in all_of}) == 3
