@@ -12,11 +12,9 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from tailrace.http.errors import DoorError, internal
+from tailrace.http.headers import SERVER
 
 log = logging.getLogger(__name__)
-
-SERVER = "tailrace"
-"""Said in the header Server, in place of the library and its version."""
 
 PathHandler = Callable[..., Awaitable[web.StreamResponse]]
 """Takes the request, then what the groups of the path's pattern matched, unquoted."""
@@ -62,7 +60,7 @@ class Dispatch:
             log.exception("%s %s failed", request.method, request.path)
             answer = _after_fault(request)
         if not answer.prepared:
-            answer.headers["Server"] = SERVER
+            answer.headers.setdefault("Server", SERVER)
         return answer
 
     def _handler(self, method: str, path: str) -> tuple[PathHandler, Iterator[str]]:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from tailrace.core.exchange import Verdict
 from tailrace.core.model import Refusal, RefusalCode
-from tailrace.http.headers import DROPPED_REASON
+from tailrace.http.headers import DROPPED_REASON, SERVER
 
 RETRY_AFTER = "Retry-After"
 
@@ -46,7 +46,10 @@ class DoorError(Exception):
     def response(self) -> web.Response:
         """Return the error as an answer."""
         answer = web.Response(
-            status=self.status, body=self.body(), content_type="application/json", headers=self.headers
+            status=self.status,
+            body=self.body(),
+            content_type="application/json",
+            headers={"Server": SERVER, **self.headers},
         )
         if self.close:
             answer.force_close()

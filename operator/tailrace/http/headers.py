@@ -13,6 +13,9 @@ DESTINATION = "x-gateway-destination-endpoint"
 DROPPED_REASON = "x-tailrace-dropped-reason"
 NAMESPACE = "x-tailrace-namespace"
 
+SERVER = "tailrace"
+"""Said in the header Server where nobody else says one, in place of the library and its version."""
+
 HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -55,7 +58,7 @@ def to_client(headers: CIMultiDictProxy[str], identity: str, destination: str) -
     sent = _crossing(headers, HOP_BY_HOP)
     sent[REQUEST_ID] = identity
     sent[DESTINATION] = destination
-    sent.setdefault("Server", "tailrace")  # else aiohttp says its version
+    sent.setdefault("Server", SERVER)
     return sent
 
 

@@ -14,6 +14,9 @@ from tailrace.http.errors import bad_request, internal
 KEEPALIVE_SECONDS = 75.0
 """How long a connection may be idle, or take to send the head of a request: a little longer than usual clients'."""
 
+LINGER_SECONDS = 2.0
+"""How long the rest of a refused body is read and thrown away, so that its client gets to read the answer."""
+
 MAX_LINE_BYTES = 8190
 MAX_FIELD_BYTES = 32 * 1024
 """One header's size: service-account tokens and tracing headers are a few KiB."""
@@ -39,6 +42,7 @@ def _server(handler: Handler) -> web.Server:
         handler,
         handler_cancellation=True,
         keepalive_timeout=KEEPALIVE_SECONDS,
+        lingering_time=LINGER_SECONDS,
         access_log=None,
         auto_decompress=False,
         max_line_size=MAX_LINE_BYTES,
