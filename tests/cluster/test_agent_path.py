@@ -1,11 +1,13 @@
 """From an InferenceServer to pods that are observed, and from a release to a pod that is gone."""
 
+import asyncio
+
 import pytest
 from tests.cluster.agent_fixtures import QUICK, agent, inference_server, installed, release_of
 from tests.cluster.agents import AgentProcess
 from tests.cluster.clusters import Cluster
 
-from tailrace.core.model import DrainOutcome, DrainReason, EndpointSpec
+from tailrace.core.model import DrainOutcome, DrainReason, EndpointSpec, Release
 
 pytestmark = pytest.mark.cluster
 __all__ = ["agent", "installed"]
@@ -99,6 +101,8 @@ async def test_a_pod_that_lives_on_keeps_its_finalizer_whatever_is_released(
     victim = await ready_endpoint(agent, installed, namespace)
     agent.cordon(victim.uid, draining=True, generation=7)
     await agent.until(lambda: agent.endpoints[victim.uid].cordon == 7)
+    agent.desire(Release(victim.uid, DrainReason.MANUAL, DrainOutcome.DRAINED, 1.0, 2.0, 0, 0, 0))
+    await asyncio.sleep(1.0)
     pod = installed.get("pod", victim.name, "-n", namespace)
     assert "tailrace.dev/drain" in pod["metadata"]["finalizers"]
     agent.cordon(victim.uid, draining=False, generation=8)

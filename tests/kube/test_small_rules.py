@@ -52,8 +52,7 @@ NOW: dict[str, Any] = {"deletionTimestamp": "2026-01-01T00:10:00Z"}
 )
 def test_why_a_pod_goes_away(sets: list[Document], living: int, wanted: int | None, reason: DrainReason) -> None:
     going = owned("going", "old", **NOW)
-    others = [owned(f"p{number}", "old") for number in range(living)]
-    assert departure(going, replica_sets=sets, pods=[going, *others], wanted=wanted) is reason
+    assert departure(going, replica_sets=sets, living=lambda _: living, wanted=wanted) is reason
 
 
 SELECTOR = Selector.model_validate(
@@ -141,7 +140,7 @@ def test_an_event_says_how_a_drain_ended_with_figures() -> None:
 
 def test_the_younger_of_two_servers_of_one_model_has_no_say_in_the_pool() -> None:
     older = server_spec(model())
-    document = server("two", models=[{"name": "model-one"}], loadBalancing={"strategy": "RoundRobin"})
+    document = server("a-two", models=[{"name": "model-one"}], loadBalancing={"strategy": "RoundRobin"})
     document["metadata"]["creationTimestamp"] = "2026-01-02T00:00:00Z"
     younger = understood(document).spec
     assert set(pools.standing(younger, [older, younger])) == {pools.POOL_SETTINGS_IGNORED}

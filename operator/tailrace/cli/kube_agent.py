@@ -9,5 +9,7 @@ def kube_agent() -> None:
     Settings come from the environment (TAILRACE_...). Exit code 0 after SIGTERM or when the parent has gone.
     """
     from tailrace.kube.main import main  # noqa: PLC0415 - the command line starts fast
+    from tailrace.telemetry.logs import set_up  # noqa: PLC0415
 
+    set_up()
     main()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Callable, Iterable
 
 from tailrace.core.model import DrainReason
 from tailrace.kube import objects
@@ -13,12 +12,12 @@ _REVISION = "deployment.kubernetes.io/revision"
 
 
 def departure(
-    pod: Document, *, replica_sets: Iterable[Document], pods: Iterable[Document], wanted: int | None
+    pod: Document, *, replica_sets: Iterable[Document], living: Callable[[str], int], wanted: int | None
 ) -> DrainReason:
     """Return the reason of a deletion that has just been seen.
 
-    ``replica_sets`` and ``pods`` are those of the same InferenceServer; ``wanted`` is its replica count, None when it
-    is gone or does not run the pods itself.
+    ``replica_sets`` are those of the same InferenceServer; ``living`` counts the pods of one of them (by uid) whose
+    deletion has not begun; ``wanted`` is the server's replica count, None when it is gone or does not run the pods.
     """
     owner = objects.controller(pod) or {}
     known = {objects.uid(each): each for each in replica_sets}
@@ -28,7 +27,8 @@ def departure(
     if _superseded(mine, known.values()):
         return DrainReason.ROLLOUT
     asked = _asked(mine, wanted)
-    return DrainReason.SCALE_DOWN if asked is not None and _enough(mine, pods, asked) else DrainReason.DELETE
+    enough = asked is not None and living(objects.uid(mine)) >= asked
+    return DrainReason.SCALE_DOWN if enough else DrainReason.DELETE
 
 
 def _superseded(mine: Document, replica_sets: Iterable[Document]) -> bool:
@@ -46,10 +46,3 @@ def _asked(replica_set: Document, wanted: int | None) -> int | None:
     replicas = (replica_set.get("spec") or {}).get("replicas")
     counts = [count for count in (replicas, wanted) if count is not None]
     return min(counts) if counts and not objects.deleting(replica_set) else None
-
-
-def _enough(replica_set: Document, pods: Iterable[Document], asked: int) -> bool:
-    """Whether as many pods live on as are asked for; looks at no more pods than it must."""
-    uid = objects.uid(replica_set)
-    living = (pod for pod in pods if not objects.deleting(pod) and (objects.controller(pod) or {}).get("uid") == uid)
-    return sum(1 for _ in islice(living, asked)) == asked

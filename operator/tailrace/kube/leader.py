@@ -22,6 +22,9 @@ from tailrace.kube.workloads import Workloads
 from tailrace.link import Desired, EndpointReport
 from tailrace.settings import Settings
 
+RELEASE_RETRY_SECONDS = 2.0
+"""Between two tries at most: the pod has drained, and its name and place may be waited for."""
+
 REPORT_SECONDS = 1.0
 """After a change of counters only, before the status is compared with them."""
 
@@ -55,7 +58,9 @@ class Leader:
             counter_seconds=settings.status_seconds,
         )
         self._strays: dict[str, Document] = {}
-        self._release_queue: WorkQueue[str] = WorkQueue("release", self._release, workers=16)
+        self._release_queue: WorkQueue[str] = WorkQueue(
+            "release", self._release, workers=16, last_delay=RELEASE_RETRY_SECONDS
+        )
         self._server_queue: WorkQueue[str] = WorkQueue("server", self._reconcile)
         self._status_queue: WorkQueue[str] = WorkQueue("status", self._status)
         self._orphan_queue: WorkQueue[str] = WorkQueue("orphan", self._free)
@@ -80,7 +85,7 @@ class Leader:
         before, self._reports = self._reports, {report.uid: report for report in desired.endpoints}
         self._statuses.reports = self._reports
         for uid in self._releases.want(desired.releases):
-            self._release_queue.add(uid)
+            self._release_queue.offer(uid)
         moved = {uid for uid, report in self._reports.items() if _state(report) is not _state(before.get(uid))}
         for key in {self._reports[uid].server for uid in moved}:
             self._server_queue.add(key)
@@ -91,7 +96,7 @@ class Leader:
         """Have a look at a server, its Deployment or its pods: something about them has changed."""
         self._server_queue.add(key)
         for uid in self._releases.open():
-            self._release_queue.add(uid)
+            self._release_queue.offer(uid)
 
     def stray(self, pod: Document) -> None:
         """Have a look at a pod that vanished from the watch though nobody has deleted it."""
@@ -110,7 +115,7 @@ class Leader:
         for key in self._view.servers():
             self._server_queue.add(key)
         for uid in self._releases.open():
-            self._release_queue.add(uid)
+            self._release_queue.offer(uid)
 
     def _touch_status(self, key: str) -> None:
         self._status_queue.add_after(key, COALESCE_SECONDS)

@@ -1,11 +1,10 @@
-"""Starts the child: streams, logs, credentials, then the agent."""
+"""Starts the child: streams, credentials, then the agent."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-import sys
 
 from tailrace.kube.agent import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, Agent
 from tailrace.kube.client import Api, load
@@ -16,10 +15,11 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Run until the parent goes or SIGTERM, then end the process with code 0."""
+    """Run until the parent goes or SIGTERM, then end the process with code 0. Logs are set up by the caller."""
     source, target = take_standard_streams()
     end_with_parent()
-    set_up_logs()
+    # Every retry of an outage is an error to kopf; the outage itself is told by the lists, once.
+    logging.getLogger("kopf").setLevel(logging.CRITICAL)
     asyncio.run(_run(Settings(), source, target))
     logging.shutdown()
     # At once: kopf's thread may sit in a request until it times out, and nothing of it is worth waiting for.
@@ -45,10 +45,3 @@ async def _connect(settings: Settings) -> Api:
             log.warning("no credentials for the API server, trying again: %s", error)
         await asyncio.sleep(delay)
         delay = min(2 * delay, LAST_RETRY_SECONDS)
-
-
-def set_up_logs() -> None:
-    """Log to standard error; kopf only where it matters, because it tells every retry as an error."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("kopf").setLevel(logging.CRITICAL)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -23,10 +23,9 @@ class Problems:
 
     def report(self, key: str, finder: str, *problems: Problem) -> None:
         """Replace what this finder knows of this server; none means that all is well."""
-        found = self._found.setdefault(key, {})
-        if found.get(finder, ()) == problems:
+        if self._found.get(key, {}).get(finder, ()) == problems:
             return
-        found[finder] = problems
+        self._found.setdefault(key, {})[finder] = problems
         self._changed(key)
 
     def of(self, key: str) -> tuple[Problem, ...]:

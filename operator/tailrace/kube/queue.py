@@ -23,10 +23,18 @@ class WorkQueue(Generic[K]):
     once more afterwards; a key added several times is looked at once.
     """
 
-    def __init__(self, name: str, work: Callable[[K], Awaitable[float | None]], workers: int = 4) -> None:
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[K], Awaitable[float | None]],
+        *,
+        workers: int = 4,
+        last_delay: float = LAST_DELAY,
+    ) -> None:
         self._name = name
         self._work = work
         self._workers = workers
+        self._last_delay = last_delay
         self._waiting: asyncio.Queue[K] = asyncio.Queue()
         self._queued: set[K] = set()
         self._running: set[K] = set()
@@ -41,6 +49,11 @@ class WorkQueue(Generic[K]):
         elif key not in self._queued:
             self._queued.add(key)
             self._waiting.put_nowait(key)
+
+    def offer(self, key: K) -> None:
+        """Have a look at this key, but leave it alone while it waits for its next try after an error."""
+        if key not in self._failures:
+            self.add(key)
 
     def add_after(self, key: K, seconds: float) -> None:
         """Have a look at this key in a while; an earlier appointment stands."""
@@ -95,6 +108,6 @@ class WorkQueue(Generic[K]):
     def _failed(self, key: K, error: Exception) -> None:
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        delay = min(FIRST_DELAY * 2.0 ** min(failures, 16), LAST_DELAY)
+        delay = min(FIRST_DELAY * 2.0 ** min(failures, 16), self._last_delay)
         log.info("%s %s: %s; next look in %.1f s", self._name, key, error, delay)
         self.add_after(key, delay)

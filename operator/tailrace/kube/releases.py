@@ -46,12 +46,12 @@ class Releases:
 
     def _record(self, release: Release, pod: Document) -> None:
         key = objects.server_key(pod) or ""
-        self._drains.add(key, history.entry(release, objects.name(pod)))
         reason, message = history.sentence(release)
         warning = release.outcome is DrainOutcome.DEADLINE or release.lost > 0
         self._events.say(pod, "Pod", reason, message, warning=warning)
         server = self._view.servers().get(key)
         if server is not None:
+            self._drains.add(key, history.entry(release, objects.name(pod)))
             text = f"{objects.name(pod)}: {message}"
             self._events.say(server.document, "InferenceServer", reason, text, warning=warning)
         self._recorded(key)

@@ -82,6 +82,7 @@ class View:
         self._servers: dict[str, Server] = {}
         self._lost_servers: dict[str, Owner] = {}
         self._pods_of: dict[str, dict[str, None]] = {}
+        self._living: dict[str, set[str]] = {}
         self._nodes: dict[str, Node] = {}
         self._told: dict[str, EndpointSpec] = {}
         self._fixed: dict[str, tuple[str, ...]] = {}
@@ -222,6 +223,7 @@ class View:
         if pod is None or key is None:
             return
         self._index(uid, key)
+        self._count(pod, lives=not objects.deleting(pod))
         node = self._nodes.get(str(pod["spec"].get("nodeName", "")))
         before = self._told.get(uid)
         known = before.deletion if before else None
@@ -244,6 +246,14 @@ class View:
             self._pods_of.get(before.server, {}).pop(uid, None)
         self._pods_of.setdefault(key, {})[uid] = None
 
+    def _count(self, pod: Document, *, lives: bool) -> None:
+        """Keep the pods of each controller that are not going away: counting them anew for each deletion is slow."""
+        controller = str((objects.controller(pod) or {}).get("uid", ""))
+        mine = self._living.setdefault(controller, set())
+        (mine.add if lives else mine.discard)(objects.uid(pod))
+        if not mine:
+            del self._living[controller]
+
     def _owner(self, key: str, pod: Document) -> Owner:
         server = self._servers.get(key)
         return server.owner if server else self._lost_servers.get(key) or lost_owner(pod)
@@ -252,13 +262,12 @@ class View:
         server = self._servers.get(key)
         wanted = server.model.spec.replicas if server and server.model.spec.template else None
         sets = [each for each in self._stores[objects.REPLICA_SETS] if objects.server_key(each) == key]
-        store = self._stores[objects.PODS]
-        siblings = (each for uid in self._pods_of.get(key, ()) if (each := store.get(uid)))
-        return departure(pod, replica_sets=sets, pods=siblings, wanted=wanted)
+        return departure(pod, replica_sets=sets, living=lambda uid: len(self._living.get(uid, ())), wanted=wanted)
 
     def _pod_gone(self, uid: str, document: Document) -> None:
         key = objects.server_key(document) or ""
         before = self._told.get(uid)
+        self._count(document, lives=False)
         for each in {key, before.server if before else key}:
             self._pods_of.get(each, {}).pop(uid, None)
             if not self._pods_of.get(each):
