@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 VALUE_SETS = ("default", "namespaced", "exposed", "bare")
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Helm failed; the message is what it said."""
 
 
@@ -28,13 +28,13 @@ class Helm:
         self._environment |= {f"HELM_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
 
     def run(self, *args: str | Path, seconds: float = 300) -> str:
-        """Return what helm printed; Refused when it failed."""
+        """Return what helm printed; RefusedError when it failed."""
         command = [str(self._binary), *map(str, args)]
         result = subprocess.run(
             command, capture_output=True, text=True, check=False, env=self._environment, timeout=seconds
         )
         if result.returncode != 0:
-            raise Refused(result.stderr or result.stdout)
+            raise RefusedError(result.stderr or result.stdout)
         return result.stdout
 
     def text(self, *args: str | Path, chart: Path = CHART, namespace: str = "tailrace-system") -> str:

@@ -32,7 +32,8 @@ class Value:
 
 def commented(text: str) -> list[Value]:
     """Return the values in order. A mapping without a comment is a group; a ValueError names what has none."""
-    return list(_values(yaml.compose(text), text.splitlines(), ()))
+    root = yaml.compose(text)
+    return list(_values(root, text.splitlines(), ())) if root else []
 
 
 def _values(node: yaml.Node, lines: list[str], path: tuple[str, ...]) -> Iterator[Value]:
