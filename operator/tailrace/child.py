@@ -8,35 +8,52 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from tailrace.link import Desired, Message, Review, Reviewed, encode, receive
+from tailrace.link import Cordon, Desired, Message, Observed, Review, Reviewed, encode, receive
 
 log = logging.getLogger(__name__)
 
-BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Pauses before restarts in a row; the last one repeats. A child that lived for a minute starts the row anew."""
 
-STABLE_SECONDS = 60.0
-REVIEW_SECONDS = 10.0
-STOP_SECONDS = 5.0
-MAX_UNSENT_BYTES = 64 * 1024 * 1024
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the parent waits for what, in seconds, and how much a child may leave unread.
+
+    ``backoff``: pauses before restarts in a row; the last one repeats. A child that lived for ``stable`` starts the
+    row anew. ``stop``: how long a child may take to leave before it is killed.
+    """
+
+    backoff: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+    stable: float = 60.0
+    review: float = 10.0
+    stop: float = 5.0
+    unsent_bytes: int = 64 * 1024 * 1024
+
+
+PATIENCE = Patience()
 
 
 class KubernetesChild:
     """Runs ``command`` with the link's messages on its standard streams.
 
-    ``on_message`` gets every message but the answers to reviews. What is desired is remembered and said again to each
-    new child, so that nothing is lost with an old one.
+    ``on_message`` gets every message but the answers to reviews; when it raises, that message is lost and no other.
+    What is desired is remembered and said again to each new child, so that nothing is lost with an old one.
     """
 
     def __init__(
-        self, command: Sequence[str], on_message: Callable[[Message], None], clock: Callable[[], float]
+        self,
+        command: Sequence[str],
+        on_message: Callable[[Message], None],
+        clock: Callable[[], float],
+        patience: Patience = PATIENCE,
     ) -> None:
         self._command = command
         self._on_message = on_message
         self._clock = clock
+        self._patience = patience
         self._process: asyncio.subprocess.Process | None = None
         self._desired: Desired | None = None
+        self._unheard: dict[str, Cordon] = {}
         self._reviews: dict[int, asyncio.Future[Reviewed]] = {}
         self._ticket = 0
         self.restarts = 0
@@ -51,16 +68,22 @@ class KubernetesChild:
         row = 0
         while True:
             started = self._clock()
-            try:
-                await self._live()
-            finally:
-                self._fail_reviews()
-            row = 0 if self._clock() - started > STABLE_SECONDS else row
-            pause = BACKOFF_SECONDS[min(row, len(BACKOFF_SECONDS) - 1)]
+            await self._one_life()
+            row = 0 if self._clock() - started > self._patience.stable else row
+            pause = self._patience.backoff[min(row, len(self._patience.backoff) - 1)]
             row += 1
             self.restarts += 1
             log.warning("the Kubernetes child ended; serving on with the last snapshot, next start in %.1f s", pause)
             await asyncio.sleep(pause)
+
+    async def _one_life(self) -> None:
+        """Start a child and stay until it has ended. Whatever goes wrong with it ends this child only."""
+        try:
+            await self._live()
+        except Exception:
+            log.exception("trouble with the Kubernetes child")
+        finally:
+            self._fail_reviews()
 
     async def _live(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
@@ -69,48 +92,66 @@ class KubernetesChild:
         try:
             if self._desired is not None:
                 self._send(self._desired)
-            await self._read(self._process)
+            await self._read(_output(self._process))
         finally:
             await self._stop(self._process)
 
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
-        if process.stdout is None:
-            raise RuntimeError("the child was started without a pipe")
-        while (message := await receive(process.stdout)) is not None:
-            if isinstance(message, Reviewed):
-                self._answer(message)
-            else:
-                self._on_message(message)
+    async def _read(self, output: asyncio.StreamReader) -> None:
+        while (message := await receive(output)) is not None:
+            self._hear(message)
             # A full pipe must not keep the doors waiting: give them a turn after every batch.
             await asyncio.sleep(0)
+
+    def _hear(self, message: Message) -> None:
+        if isinstance(message, Reviewed):
+            self._answer(message)
+            return
+        try:
+            self._on_message(message)
+        except Exception:
+            log.exception("a message of the Kubernetes child could not be taken in: %s", type(message).__name__)
+        if isinstance(message, Observed):
+            self._repeat_cordons()
 
     async def _stop(self, process: asyncio.subprocess.Process) -> None:
         """End the child: it leaves by itself when its input closes, and is killed when it does not."""
         if process.stdin is not None:
             process.stdin.close()
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), STOP_SECONDS)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        # What it still says is thrown away: with a full pipe it could not leave, and the pipe would stay open.
+        rest = asyncio.create_task(_discard(_output(process)))
+        try:
+            for end in (process.terminate, process.kill):
+                if process.returncode is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        end()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(process.wait(), self._patience.stop)
+            await asyncio.wait([rest], timeout=self._patience.stop)
+        finally:
+            rest.cancel()
 
     def desire(self, desired: Desired) -> None:
         """Tell the child what should be true; the newest word replaces every older one."""
         self._desired = desired
         self._send(desired)
 
-    def tell(self, message: Message) -> bool:
-        """Send a message that is not repeated; return whether a child was there to hear it."""
-        return self._send(message)
+    def cordon(self, cordon: Cordon) -> None:
+        """Have a pod marked; while no child is there the last word on each pod waits for the next one."""
+        self._unheard.pop(cordon.uid, None)
+        if not self._send(cordon):
+            self._unheard[cordon.uid] = cordon
+
+    def _repeat_cordons(self) -> None:
+        """Say what no child was there for; a child that has told of pods knows the pods."""
+        waiting, self._unheard = self._unheard, {}
+        for cordon in waiting.values():
+            self.cordon(cordon)
 
     def _send(self, message: Message) -> bool:
         process = self._process
         if process is None or process.returncode is not None or process.stdin is None or process.stdin.is_closing():
             return False
-        if process.stdin.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+        if process.stdin.transport.get_write_buffer_size() > self._patience.unsent_bytes:
             log.error("the Kubernetes child has not read for long; ending it")
             process.kill()
             return False
@@ -134,9 +175,9 @@ class KubernetesChild:
         try:
             if not self._send(Review(ticket, token, audience, verb, resource, namespace)):
                 return _unasked(ticket, "the Kubernetes side is restarting")
-            return await asyncio.wait_for(answer, REVIEW_SECONDS)
+            return await asyncio.wait_for(answer, self._patience.review)
         except TimeoutError:
-            return _unasked(ticket, f"the API server gave no answer in {REVIEW_SECONDS:.0f} s")
+            return _unasked(ticket, f"the API server gave no answer in {self._patience.review:.0f} s")
         finally:
             self._reviews.pop(ticket, None)
 
@@ -158,3 +199,14 @@ def agent_command() -> list[str]:
 
 def _unasked(ticket: int, why: str) -> Reviewed:
     return Reviewed(ticket, authenticated=False, allowed=False, error=why)
+
+
+def _output(process: asyncio.subprocess.Process) -> asyncio.StreamReader:
+    if process.stdout is None:
+        raise RuntimeError("the child was started without a pipe")
+    return process.stdout
+
+
+async def _discard(output: asyncio.StreamReader) -> None:
+    while await output.read(64 * 1024):
+        pass

@@ -17,6 +17,10 @@ _LENGTH = struct.Struct(">I")
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 
 
+class GarbledError(ValueError):
+    """What came over the pipe is no message; nothing after it can be read either."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """Child to parent: news, oldest first; a bounded batch."""
@@ -104,12 +108,22 @@ def encode(message: Message) -> bytes:
 
 
 async def receive(reader: asyncio.StreamReader) -> Message | None:
-    """Return the next message, or None when the other end has gone."""
+    """Return the next message, or None when the other end has gone; GarbledError when it is none."""
     try:
         (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
         if length > MAX_MESSAGE_BYTES:
-            raise ValueError(f"message of {length} bytes on the pipe; the limit is {MAX_MESSAGE_BYTES}")
-        message: Message = pickle.loads(await reader.readexactly(length))  # noqa: S301 - both ends are this program
+            raise GarbledError(f"a message of {length} bytes on the pipe; the limit is {MAX_MESSAGE_BYTES}")
+        body = await reader.readexactly(length)
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
+    return _decode(body)
+
+
+def _decode(body: bytes) -> Message:
+    try:
+        message = pickle.loads(body)  # noqa: S301 - both ends are this program
+    except Exception as error:  # unpickling raises whatever it likes
+        raise GarbledError(f"{len(body)} bytes on the pipe are no message: {error!r}") from error
+    if not isinstance(message, Message):
+        raise GarbledError(f"a {type(message).__name__} on the pipe is no message")
     return message
