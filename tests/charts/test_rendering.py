@@ -186,13 +186,6 @@ def test_the_dashboard_arrives_whole(helm: Helm) -> None:
     assert json.loads(found["data"]["tailrace.json"]) == json.loads(source)
 
 
-def test_the_notes_name_objects_of_the_release(helm: Helm) -> None:
-    notes = helm.run("install", "prod", CHART, "--dry-run=client", "--namespace", "ns").partition("NOTES:")[2]
-    assert "rollout status deployment/prod-tailrace" in notes
-    assert "service/prod-tailrace-proxy 8080:8080" in notes
-    assert "helm install tailrace-crds" in notes
-
-
 def test_hooks_are_told_from_what_stays(helm: Helm) -> None:
     assert {one["kind"] for one in helm.render() if is_hook(one)} == {
         "ClusterRole",
