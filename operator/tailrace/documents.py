@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tailrace.api.verdict import Verdict, load_documents
@@ -13,7 +15,7 @@ from tailrace.kube.serverstate import fixed_endpoints, server_spec
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.25
 
 
 class BadDocumentsError(ValueError):
@@ -23,22 +25,31 @@ class BadDocumentsError(ValueError):
 def read_snapshot(path: Path) -> Snapshot:
     """Return what the file asks for; ``BadDocumentsError`` names document, field and fix, and nothing is used."""
     try:
-        verdicts = load_documents(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadDocumentsError(f"{path}: cannot be read: {error}") from error
+        return parse_snapshot(path, path.read_bytes())
+    except OSError as error:
+        raise BadDocumentsError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def parse_snapshot(path: Path, content: bytes) -> Snapshot:
+    """Return what the content asks for; errors as of ``read_snapshot``, told with the name ``path``."""
+    try:
+        verdicts = load_documents(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadDocumentsError(f"{path}:{line}: is not UTF-8 text; save it as UTF-8") from error
     problems = [line for verdict in verdicts for line in _problems(path, verdict)]
     if not verdicts:
-        problems = [f"{path}: holds no InferenceServer document"]
+        problems = [f"{path}: holds no InferenceServer document; add one, with spec.models and spec.endpoints"]
     if problems:
         raise BadDocumentsError("\n".join(problems))
     return _snapshot(verdicts)
 
 
 def _problems(path: Path, verdict: Verdict) -> list[str]:
-    where = f"{path}:{verdict.line}: {verdict.name or 'document'}"
+    where = f"{path}:{verdict.line}: {verdict.name or 'document without a name'}"
     if verdict.server is not None and verdict.server.spec.endpoints is None:
-        return [f"{where}: spec.endpoints: is missing; without a cluster only fixed endpoints can be served"]
-    return [f"{where}: {problem.path}: {problem.message}" for problem in verdict.problems]
+        return [f"{where}: spec.endpoints: is missing; list fixed addresses there, without a cluster there is no other"]
+    return [f"{where}: {problem}" for problem in verdict.problems]
 
 
 def _snapshot(verdicts: list[Verdict]) -> Snapshot:
@@ -51,38 +62,74 @@ def _snapshot(verdicts: list[Verdict]) -> Snapshot:
     return Snapshot(tuple(servers), tuple(endpoints))
 
 
+class Lives:
+    """Tells an endpoint that was taken out and put back from the one that is gone: a uid that is gone never returns."""
+
+    def __init__(self) -> None:
+        self._lives: Counter[str] = Counter()
+        self._present: frozenset[str] = frozenset()
+
+    def told_apart(self, snapshot: Snapshot) -> Snapshot:
+        """Return the snapshot with uids that say which life of its endpoint each means; the first is left as it is."""
+        present = frozenset(endpoint.uid for endpoint in snapshot.endpoints)
+        self._lives.update(present - self._present)
+        self._present = present
+        return replace(snapshot, endpoints=tuple(map(self._in_this_life, snapshot.endpoints)))
+
+    def _in_this_life(self, endpoint: EndpointSpec) -> EndpointSpec:
+        life = self._lives[endpoint.uid]
+        return endpoint if life == 1 else replace(endpoint, uid=f"{endpoint.uid}/{life}")
+
+
 class DocumentWatch:
     """Reads the file again when it changes. A bad new version is said and the last good one serves on."""
 
-    def __init__(self, path: Path, apply: Callable[[Snapshot], None]) -> None:
+    def __init__(self, path: Path, apply: Callable[[Snapshot], None], poll_seconds: float = POLL_SECONDS) -> None:
         self._path = path
         self._apply = apply
+        self._poll_seconds = poll_seconds
+        self._lives = Lives()
         self._seen: bytes | None = None
+        self._taken: bytes | None = None
 
     def load(self) -> None:
         """Read and apply the file now; ``BadDocumentsError`` when it cannot be served."""
-        self._seen = self._content()
-        self._apply(read_snapshot(self._path))
+        self._seen = self._taken = _content(self._path)
+        self._apply(self._lives.told_apart(_parse(self._path, self._taken)))
 
     async def run(self) -> None:
-        """Follow the file until cancelled. Contents are compared, so an editor's rename or a mount's swap is seen."""
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            content = self._content()
-            if content != self._seen:
-                self._reload(content)
+        """Follow the file until cancelled. Contents are compared, so an editor's rename or a mount's swap is seen.
 
-    def _reload(self, content: bytes | None) -> None:
-        self._seen = content
+        A change counts when two readings agree on it: half of a file that is being written is not served.
+        """
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            content = await asyncio.to_thread(_content, self._path)
+            if content == self._seen != self._taken:
+                await self._take(content)
+            self._seen = content
+
+    async def _take(self, content: bytes | None) -> None:
+        self._taken = content
         try:
-            self._apply(read_snapshot(self._path))
+            # In a thread, because reading the YAML of thousands of endpoints takes seconds.
+            snapshot = await asyncio.to_thread(_parse, self._path, content)
+            self._apply(self._lives.told_apart(snapshot))
         except BadDocumentsError as error:
             log.error("not reloaded, the last good version serves on:\n%s", error)  # noqa: TRY400 - no traceback for users
+        except Exception:
+            log.exception("not reloaded, a mistake of the program: %s", self._path)
         else:
             log.info("reloaded %s", self._path)
 
-    def _content(self) -> bytes | None:
-        try:
-            return self._path.read_bytes()
-        except OSError:
-            return None
+
+def _parse(path: Path, content: bytes | None) -> Snapshot:
+    return read_snapshot(path) if content is None else parse_snapshot(path, content)
+
+
+def _content(path: Path) -> bytes | None:
+    """Return what the file holds, None when it cannot be read: ``read_snapshot`` then says why."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None

@@ -1,7 +1,6 @@
 """The parent of the Kubernetes side, with small scripted children. Every test runs on both event loops."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
