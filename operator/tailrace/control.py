@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from functools import partial
 
 from tailrace.changes import Changes
 from tailrace.core.router import Router
@@ -52,47 +52,52 @@ class Control:
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Run until cancelled. A round that fails is logged and the next one tries again."""
+        """Run until cancelled. What fails is logged and tried again a tick later."""
         try:
             while True:
                 revision = self._changes.revision
-                try:
-                    self.round()
-                except Exception:
-                    log.exception("control round failed; trying again")
-                await asyncio.sleep(PAUSE_SECONDS)
-                await self._changes.wait(self._patience(), since=revision)
+                if self.round():
+                    await asyncio.sleep(PAUSE_SECONDS)
+                    await self._changes.wait(self._patience(), since=revision)
+                else:
+                    await asyncio.sleep(TICK_SECONDS)
         finally:
-            for task in self._asking.values():
-                task.cancel()
+            await self._ask_no_more()
 
-    def round(self) -> None:
-        """Make one round: everything that is due is done, and what is desired is said if it is news."""
+    def round(self) -> bool:
+        """Do everything that is due, and say what is desired if it is news. Return whether all of it went well.
+
+        The parts fail on their own: a door that cannot cut must not keep a finalizer in place.
+        """
         now = self._clock()
-        releases = self._router.releasable(now)
+        parts = (self._report, self._say, self._cut_overdue, self._question)
+        return False not in [_went_well(part, now) for part in parts]
+
+    def _say(self, now: float) -> None:
+        desired = Desired(self._router.releasable(now), self._reports)
+        if desired != self._said:
+            self._desire(desired)
+            self._said = desired
+
+    def _cut_overdue(self, now: float) -> None:
         if overdue := self._router.overdue(now):
             self._cut(overdue)
-        self._question(now)
-        desired = Desired(releases, self._report(now))
-        if desired != self._said:
-            self._said = desired
-            self._desire(desired)
 
     def _patience(self) -> float:
         now = self._clock()
         deadline = self._router.next_deadline(now)
         return TICK_SECONDS if deadline is None else min(TICK_SECONDS, max(0.0, deadline - now))
 
-    def _report(self, now: float) -> tuple[EndpointReport, ...]:
-        """Return how the endpoints stand; made anew once a tick, because it looks at every one of them."""
-        if now >= self._reported_at + TICK_SECONDS:
-            self._reported_at = now
-            seen = self._gates_seen()
-            self._reports = tuple(
-                EndpointReport(e.uid, e.server, e.state, e.in_flight, e.uid in seen)
-                for e in self._router.status().endpoints
-            )
-        return self._reports
+    def _report(self, now: float) -> None:
+        """Note how the endpoints stand; anew once a tick, because it looks at every one of them."""
+        if now < self._reported_at + TICK_SECONDS:
+            return
+        self._reported_at = now
+        seen = self._gates_seen()
+        self._reports = tuple(
+            EndpointReport(e.uid, e.server, e.state, e.in_flight, e.uid in seen)
+            for e in self._router.status().endpoints
+        )
 
     def _question(self, now: float) -> None:
         """Ask the engines that the core has questions for, each one at a time."""
@@ -100,12 +105,36 @@ class Control:
             if uid not in self._asking:
                 task = asyncio.create_task(self._ask_until_settled(uid, address, engine))
                 self._asking[uid] = task
-                task.add_done_callback(lambda _, uid=uid: self._asking.pop(uid, None))
+                task.add_done_callback(partial(self._asked, uid))
+
+    def _asked(self, uid: str, _: asyncio.Task[None]) -> None:
+        del self._asking[uid]
 
     async def _ask_until_settled(self, uid: str, address: str, engine: str) -> None:
-        with suppress(asyncio.CancelledError):
-            while uid in self._router.questions(self._clock()):
+        while uid in self._router.questions(self._clock()):
+            try:
                 idle = await self._ask(address, engine)
-                if idle is not None:
-                    self._router.engine_read(uid, idle=idle, now=self._clock())
-                await asyncio.sleep(QUESTION_SECONDS)
+            except Exception:
+                log.exception("could not ask the engine at %s whether it is idle; asking again", address)
+            else:
+                self._take_answer(uid, idle=idle)
+            await asyncio.sleep(QUESTION_SECONDS)
+
+    def _take_answer(self, uid: str, *, idle: bool | None) -> None:
+        if idle is not None:
+            self._router.engine_read(uid, idle=idle, now=self._clock())
+
+    async def _ask_no_more(self) -> None:
+        asking = list(self._asking.values())
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
+def _went_well(part: Callable[[float], None], now: float) -> bool:
+    try:
+        part(now)
+    except Exception:
+        log.exception("a part of the control round failed; trying again")
+        return False
+    return True

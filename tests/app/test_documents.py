@@ -73,15 +73,36 @@ BAD: dict[str, tuple[str, str]] = {
     "only comments": ("# nothing\n---\n", ": holds no InferenceServer document; add one"),
     "no YAML": ("a: 1\nb: [\n", ":3: document without a name: line 3: not YAML"),
     "a list": ("- 1\n- 2\n", ":1: document without a name: an InferenceServer is a mapping"),
-    "another kind": ("kind: Service\nmetadata: {name: web}\n", ":1: web: kind: must be 'InferenceServer', not the text"),
-    "a name missing": (ONE.replace("metadata: {name: one}\n", "metadata: {}\n"), "document without a name: metadata.name: is required"),
-    "a misspelt field": (GOOD.replace("capacity: 8", "capcity: 8"), ":2: llama: spec.capcity: unknown field; did you mean capacity?"),
-    "a number too large": (GOOD.replace("capacity: 8", "capacity: 5000"), ":2: llama: spec.capacity: must be at most 1000"),
-    "a text for a number": (GOOD.replace("capacity: 8", "capacity: '8'"), "spec.capacity: must be a whole number, not the text '8'; take the quotes away"),
-    "an address without a port": (GOOD.replace("10.0.0.8:8000", "10.0.0.8"), ":2: llama: spec.endpoints[1].address: the text '10.0.0.8' has not the right form"),
-    "pods wanted": (ONE.replace("endpoints: [{address: \"10.0.0.1:1\"}]", "selector: {matchLabels: {app: x}}"), ":2: one: spec.endpoints: is missing; list fixed addresses there"),
+    "another kind": (
+        "kind: Service\nmetadata: {name: web}\n",
+        ":1: web: kind: must be 'InferenceServer', not the text",
+    ),
+    "a name missing": (
+        ONE.replace("metadata: {name: one}\n", "metadata: {}\n"),
+        "document without a name: metadata.name: is required",
+    ),
+    "a misspelt field": (
+        GOOD.replace("capacity: 8", "capcity: 8"),
+        ":2: llama: spec.capcity: unknown field; did you mean capacity?",
+    ),
+    "a number too large": (
+        GOOD.replace("capacity: 8", "capacity: 5000"),
+        ":2: llama: spec.capacity: must be at most 1000",
+    ),
+    "a text for a number": (
+        GOOD.replace("capacity: 8", "capacity: '8'"),
+        "spec.capacity: must be a whole number, not the text '8'; take the quotes away",
+    ),
+    "an address without a port": (
+        GOOD.replace("10.0.0.8:8000", "10.0.0.8"),
+        ":2: llama: spec.endpoints[1].address: the text '10.0.0.8' has not the right form",
+    ),
+    "pods wanted": (
+        ONE.replace('endpoints: [{address: "10.0.0.1:1"}]', "selector: {matchLabels: {app: x}}"),
+        ":2: one: spec.endpoints: is missing; list fixed addresses there",
+    ),
     "a name twice": (ONE + ONE, ":7: one: metadata.name: one is described at line 2 already; give it another name"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("text", "said"), BAD.values(), ids=BAD)
