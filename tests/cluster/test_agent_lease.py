@@ -112,6 +112,31 @@ async def test_the_bearer_of_a_token_is_known(installed: Cluster, namespace: str
     assert (await agent.review(plain, verb="update", namespace=namespace)).allowed
 
 
+async def test_without_a_right_to_nodes_all_else_is_still_watched(installed: Cluster, namespace: str) -> None:
+    """Who may only serve one namespace has no GPU memory from labels, and loses nothing else."""
+    role = installed.get("clusterrole", "tailrace")
+    rules = [rule for rule in role["rules"] if "nodes" not in rule["resources"]]
+    meta = {"name": "narrow", "namespace": namespace}
+    account = {"kind": "ServiceAccount", "name": "default", "namespace": namespace}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "narrow"}
+    lease = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "get", "update"]}
+    common = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": meta}
+    installed.apply(
+        common | {"kind": "Role", "rules": [*rules, lease]},
+        common | {"kind": "RoleBinding", "roleRef": reference, "subjects": [account]},
+    )
+    narrow = {
+        "kubeconfig": installed.bearer_kubeconfig(service_account=f"{namespace}/default"),
+        "namespace": namespace,
+        "watch_namespaces": namespace,
+    }
+    async with AgentProcess(installed, **QUICK | {"resync_seconds": 600} | narrow) as process:
+        await process.leading()
+        await process.until(lambda: process.snapshots)
+        installed.apply(inference_server("one", namespace))
+        await process.until(lambda: [spec for spec in process.of(f"{namespace}/one") if spec.ready])
+
+
 @pytest.mark.parametrize(
     "what",
     [

@@ -152,28 +152,28 @@ class Agent:
 
     async def _keep_listing(self) -> None:
         retry = FIRST_RETRY_SECONDS
-        watching = False
+        watched: frozenset[Resource] = frozenset()
         while True:
             listed = await self._list()
-            if listed and not watching:
-                watching = True
-                self._watches.start()
+            if listed and not watched:
+                watched = listed
+                self._watches.start(watched)
             retry = FIRST_RETRY_SECONDS if listed else min(2 * retry, LAST_RETRY_SECONDS)
             await asyncio.sleep(self._settings.resync_seconds if listed else retry)
 
-    async def _list(self) -> bool:
-        """List everything; a list that fails changes nothing."""
+    async def _list(self) -> frozenset[Resource]:
+        """List everything and return the kinds that could be; a list that fails changes nothing and returns none."""
         try:
             lists = await resync.list_everything(self._api, self._settings.watch_namespaces)
         except ApiError as error:
             if self._api_error != str(error):
                 log.warning("the cluster can't be listed, the last view stands: %s", error)
             self._api_error = str(error)
-            return False
+            return frozenset()
         self._view.on_lists(lists)
         snapshot: Snapshot = self._view.snapshot()
         self._mailbox.put(snapshot)
         self._last_list_at = time.time()
         self._api_error = ""
         self._leader.resynced()
-        return True
+        return frozenset(kind for kind, _, _ in lists)

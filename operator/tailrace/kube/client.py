@@ -129,6 +129,10 @@ class Api:
         """Close the connections."""
         await self._client.close()  # type: ignore[no-untyped-call]
 
+    async def version(self) -> Document:
+        """Return what the API server says of its own version: ``major``, ``minor``, ``gitVersion``."""
+        return await self._call("GET", "/version")
+
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Document:
         """Return one object."""
         return await self._call("GET", resource.path(namespace, name))

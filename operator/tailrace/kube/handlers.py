@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import kopf
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 Sink = Callable[[Resource, str | None, Document], None]
 LABELLED = (objects.PODS, objects.DEPLOYMENTS, objects.REPLICA_SETS)
-WATCHED = (*LABELLED, objects.NODES, objects.SERVERS)
 FIRST_RESTART_SECONDS = 0.5
 LAST_RESTART_SECONDS = 15.0
 
@@ -43,11 +42,16 @@ class Watches:
         self._sink = sink
         self._events: deque[tuple[Resource, str | None, Document]] = deque()
         self._stop = threading.Event()
+        self._kinds: tuple[Resource, ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.failed_events = 0
 
-    def start(self) -> None:
-        """Start watching, for as long as the process lives or until ``stop``."""
+    def start(self, kinds: Collection[Resource]) -> None:
+        """Start watching these kinds, for as long as the process lives or until ``stop``.
+
+        Only what may be listed may be given: one watch that is forbidden ends them all, again and again.
+        """
+        self._kinds = tuple(kinds)
         self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._run, name="watches", daemon=True).start()
 
@@ -70,7 +74,7 @@ class Watches:
     async def _operate(self) -> None:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(self._login)
-        for kind in WATCHED:
+        for kind in self._kinds:
             kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)(self._handler(kind))
         await kopf.operator(
             registry=registry,

@@ -40,7 +40,7 @@ async def _list(api: Api, kind: Resource, namespace: str | None) -> Listing | No
         return await api.list_all(kind, namespace, labels=names.LABEL_SERVER if kind in LABELLED else "")
     except ApiError as error:
         if kind is objects.NODES and error.status == HTTPStatus.FORBIDDEN:
-            log.warning("nodes can't be listed, so GPU memory and lost nodes are not known: %s", error.message)
+            log.info("nodes can't be listed, so GPU memory and lost nodes are not known: %s", error.message)
             return None
         if kind is objects.SERVERS and error.gone:
             raise ApiError(error.status, "NoCRD", f"{names.CRD_NAME} is not installed: apply the CRD") from error
