@@ -7,14 +7,12 @@ import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
 
 from aiohttp import web
 
 from tailrace.changes import Changes
 from tailrace.core.model import DrainStatus, EndpointStatus
 from tailrace.core.router import Router
-from tailrace.http.ask import parse_object
 from tailrace.http.auth import Guard, Reviewer
 from tailrace.http.body import Bodies
 from tailrace.http.dispatch import Dispatch, get, post
@@ -122,7 +120,7 @@ class AdminDoor:
         return web.json_response({"uid": uid, "known": endpoint is not None})
 
     async def _drain(self, request: web.BaseRequest, uid: str) -> web.StreamResponse:
-        asked = await self._document(request)
+        asked = await self._bodies.document(request)
         if asked.get("reason") == GATE_REASON:
             return await self._drain_for_gate(request, uid)
         await self._authorise_write(request, uid)
@@ -177,13 +175,6 @@ class AdminDoor:
 
     def _endpoint(self, uid: str) -> EndpointStatus | None:
         return next((e for e in self._router.status().endpoints if e.uid == uid), None)
-
-    async def _document(self, request: web.BaseRequest) -> dict[str, Any]:
-        if not request.body_exists:
-            return {}
-        with self._bodies.held() as body:
-            content = await self._bodies.read(request, body)
-            return parse_object(content) if content else {}
 
 
 def _checked(request: web.BaseRequest, checks: tuple[Check, ...]) -> web.StreamResponse:

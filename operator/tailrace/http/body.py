@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
+from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
+from tailrace.http.ask import parse_object
 from tailrace.http.errors import RETRY_AFTER, DoorError
 
 
@@ -67,12 +67,14 @@ class Bodies:
         self._limit = limit
         self._seconds = seconds
 
-    @contextmanager
-    def held(self) -> Iterator[Body]:
-        """Give an empty body, and back to the budget what it holds at the end."""
+    async def document(self, request: web.BaseRequest) -> dict[str, Any]:
+        """Return the JSON object of the request's body, empty without a body; DoorError when it is none."""
+        if not request.body_exists:
+            return {}
         body = Body(self.budget)
         try:
-            yield body
+            content = await self.read(request, body)
+            return parse_object(content) if content else {}
         finally:
             body.drop()
 
@@ -82,7 +84,6 @@ class Bodies:
             raise _encoded()
         if (request.content_length or 0) > self._limit:
             raise self._too_large()
-        await _go_ahead(request)
         try:
             body.content = await self._within_time(request, body)
         except RequestPayloadError as error:
@@ -92,10 +93,11 @@ class Bodies:
         return body.content
 
     async def _within_time(self, request: web.BaseRequest, body: Body) -> bytes:
-        if request.content.is_eof():
-            return await self._gather(request, body)
+        if request.content.is_eof():  # it came with its head, as most do
+            return self._account(request.content.read_nowait(), 0, body)
         try:
             async with asyncio.timeout(self._seconds):
+                await _go_ahead(request)
                 return await self._gather(request, body)
         except TimeoutError:
             raise DoorError(
@@ -109,12 +111,15 @@ class Bodies:
         chunks = []
         size = 0
         while chunk := await request.content.readany():
+            chunks.append(self._account(chunk, size, body))
             size += len(chunk)
-            if size > self._limit:
-                raise self._too_large()
-            body.hold(chunk)
-            chunks.append(chunk)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return b"".join(chunks)
+
+    def _account(self, chunk: bytes, before: int, body: Body) -> bytes:
+        if before + len(chunk) > self._limit:
+            raise self._too_large()
+        body.hold(chunk)
+        return chunk
 
     def _too_large(self) -> DoorError:
         return DoorError(

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -100,27 +99,21 @@ class Carry:
 
     async def _attempt(self, pick: Pick) -> Step | None:
         """Make one attempt; return the step that follows, None when the request is over."""
-        with self._under_watch(pick):
-            try:
-                await self._exchanged(pick)
-            except AttemptError as error:
-                return self._failed(error.failure, str(error))
-            except asyncio.CancelledError:
-                return self._interrupted()
-            except BaseException:
-                self._means.router.release(pick.attempt, Outcome.FAILED, self._means.clock())
-                raise
-        return None
-
-    @contextmanager
-    def _under_watch(self, pick: Pick) -> Iterator[None]:
         self._means.live[pick.attempt] = self
         self._watch.attempt(pick.timeouts)
         try:
-            yield
+            await self._exchanged(pick)
+        except AttemptError as error:
+            return self._failed(error.failure, str(error))
+        except asyncio.CancelledError:
+            return self._interrupted()
+        except BaseException:
+            self._means.router.release(pick.attempt, Outcome.FAILED, self._means.clock())
+            raise
         finally:
             self._watch.stop()
             del self._means.live[pick.attempt]
+        return None
 
     async def _exchanged(self, pick: Pick) -> None:
         """Send the request to the engine and relay what it answers."""

@@ -40,7 +40,10 @@ def _bytes(value: object, image_bytes: int, depth: int) -> int:
     if isinstance(value, list):
         if value and isinstance(value[0], int):
             return BYTES_PER_TOKEN * len(value)
-        return sum(_bytes(part, image_bytes, depth - 1) for part in value)
+        total = 0
+        for part in value:
+            total += _bytes(part, image_bytes, depth - 1)
+        return total
     return _part_bytes(value, image_bytes, depth) if isinstance(value, dict) else 0
 
 
@@ -48,7 +51,11 @@ def _part_bytes(part: Mapping[str, object], image_bytes: int, depth: int) -> int
     """Return the bytes of a message or of a part of one."""
     if "image" in str(part.get("type", "")):
         return image_bytes
-    return sum(_bytes(part[name], image_bytes, depth - 1) for name in _NESTED if name in part)
+    total = 0
+    for name in _NESTED:
+        if name in part:
+            total += _bytes(part[name], image_bytes, depth - 1)
+    return total
 
 
 def _output(document: Mapping[str, object], limit: int) -> int:

@@ -78,14 +78,14 @@ class ProxyDoor:
 
     async def _relay(self, request: web.BaseRequest) -> web.StreamResponse:
         identity = request_id(request.headers, _new_id)
+        body = Body(self._bodies.budget)
         self._under_way += 1
         visit = _Visit(self._means.observer, perf_counter)
         try:
-            with self._bodies.held() as body:
-                ask = self._reader.read(await self._bodies.read(request, body))
-                visit.carry = self._carry(request, body, ask, identity)
-                visit.model = ask.model
-                return await visit.carry.run()
+            ask = self._reader.read(await self._bodies.read(request, body))
+            visit.model = ask.model
+            visit.carry = self._carry(request, body, ask, identity)
+            return await visit.carry.run()
         except DoorError as error:
             visit.refused(error)
             error.headers.setdefault(REQUEST_ID, identity)
@@ -97,6 +97,7 @@ class ProxyDoor:
             visit.code = "internal_error"
             raise
         finally:
+            body.drop()
             self._under_way -= 1
             visit.end()
 

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request
 from tailrace.core.router import Completion, Router
-from tailrace.http.ask import Reader, parse_object
+from tailrace.http.ask import Reader
 from tailrace.http.body import Bodies
 from tailrace.http.dispatch import Dispatch, Route, post
 from tailrace.http.errors import DoorError, bad_request, refused
@@ -59,7 +59,7 @@ class RoutingDoor:
         model, code = "", ""
         self._observer.started(DOOR)
         try:
-            asked = self._asked(request, await self._document(request))
+            asked = self._asked(request, await self._bodies.document(request))
             pick = self._router.acquire(asked, self._clock())
             if isinstance(pick, Refusal):
                 model = "" if pick.code is RefusalCode.UNKNOWN_MODEL else asked.model
@@ -71,14 +71,6 @@ class RoutingDoor:
             raise
         finally:
             self._observer.ended(door=DOOR, model=model, code=code, seconds=perf_counter() - began)
-
-    async def _document(self, request: web.BaseRequest) -> dict[str, Any]:
-        """Return the JSON object of the body, empty without a body."""
-        if not request.body_exists:
-            return {}
-        with self._bodies.held() as body:
-            content = await self._bodies.read(request, body)
-            return parse_object(content) if content else {}
 
     def _asked(self, request: web.BaseRequest, document: Mapping[str, Any]) -> Request:
         def said(name: str) -> Any:  # noqa: ANN401 - JSON
@@ -105,7 +97,7 @@ class RoutingDoor:
         return web.json_response(answer, headers=headers)
 
     async def _complete(self, request: web.BaseRequest, attempt: str) -> web.StreamResponse:
-        outcome = _outcome(await self._document(request))
+        outcome = _outcome(await self._bodies.document(request))
         done = self._router.complete(attempt, outcome, self._clock())
         if done is Completion.UNKNOWN:
             raise _unknown(attempt)

@@ -71,11 +71,10 @@ class Watch:
         self._arm()
 
     def begin(self) -> None:
-        """Note the first byte: from here on the pauses between chunks count."""
+        """Note the first byte: from here on the pauses between chunks count. The timer looks often enough already."""
         self._began = True
         self.touched = self._loop.time()
         self._wait = self._timeouts.idle
-        self._arm()
 
     def stop(self) -> None:
         """Interrupt no more."""
@@ -92,7 +91,7 @@ class Watch:
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._due(), self._fire)
+        self._timer = self._loop.call_at(min(self._due(), self._loop.time() + self._timeouts.idle), self._fire)
 
     def _due(self) -> float:
         return min(self._deadline, self.touched + self._wait)
