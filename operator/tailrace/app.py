@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import signal
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Coroutine, Iterable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 
 import aiohttp
-from aiohttp import web
 
 from tailrace.changes import Changes
 from tailrace.child import KubernetesChild, agent_command
 from tailrace.clock import Clock
 from tailrace.control import Control
-from tailrace.core.model import Snapshot
+from tailrace.core.model import Observation, Snapshot
 from tailrace.core.router import Router
 from tailrace.documents import DocumentWatch
 from tailrace.engines.families import family
@@ -28,12 +26,17 @@ from tailrace.http.health import Check, Health
 from tailrace.http.proxy import ProxyDoor
 from tailrace.http.routing import RoutingDoor
 from tailrace.link import ChildHealth, Cordon, Desired, Message, Observed
+from tailrace.running import Listener, Stop, listen, running
 from tailrace.settings import Settings
 from tailrace.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 FINISH_POLL_SECONDS = 0.1
+
+
+class ReplicaFailedError(Exception):
+    """A part of the replica ended by a mistake of the program; the log has said which."""
 
 
 class Replica:
@@ -74,10 +77,17 @@ class Replica:
         if isinstance(message, ChildHealth):
             self.child_health = message
         elif isinstance(message, Observed):
-            now = self.clock()
             for observation in message.observations:
-                self.router.apply(observation, now)
-                self.synced = self.synced or isinstance(observation, Snapshot)
+                self._observe(observation)
+
+    def _observe(self, observation: Observation) -> None:
+        """Take in one observation; one that the core chokes on must not keep the others from it."""
+        try:
+            self.router.apply(observation, self.clock())
+        except Exception:
+            log.exception("could not be taken in: %s", type(observation).__name__)
+        else:
+            self.synced = self.synced or isinstance(observation, Snapshot)
 
     def health(self) -> Health:
         """Return what the probes answer. A Kubernetes side that is away is said, and no reason to take us out."""
@@ -92,7 +102,7 @@ class Replica:
         return (Check("kubernetes", ok=True, message=said or self.child_health.api_error),)
 
     def _leader(self) -> bool | None:
-        return self.child_health.leader if self.kubernetes else None
+        return None if self.kubernetes is None else self.kubernetes.alive and self.child_health.leader
 
     def _watch_age(self) -> float | None:
         heard = max(self.child_health.last_event_at, self.child_health.last_list_at)
@@ -104,64 +114,65 @@ class Replica:
 
     def _cordon(self, uid: str, draining: bool, generation: int) -> None:
         if self.kubernetes is not None:
-            self.kubernetes.tell(Cordon(uid, draining, generation))
+            self.kubernetes.cordon(Cordon(uid, draining, generation))
 
     async def run(self, *more: Coroutine[None, None, None]) -> None:
-        """Serve until SIGTERM or SIGINT, then let what is in flight finish. A second signal ends it at once."""
+        """Serve until SIGTERM or SIGINT, then let what is in flight finish. A second signal ends it at once.
+
+        ``more`` are jobs that run as long. CannotListenError when a port is taken, ReplicaFailedError when a job ended
+        by a mistake of the program.
+        """
+        stop = Stop()
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(aiohttp.ClientSession())
-            control = Control(
-                self.router,
-                self.clock,
-                self.changes,
-                cut=self.proxy.cut,
-                desire=self._desire,
-                gates_seen=self.admin.gates_seen,
-                ask=_Asker(session),
-            )
-            jobs = [control.run(), *more, *([self.kubernetes.run()] if self.kubernetes else [])]
-            await stack.enter_async_context(_running(jobs))
-            for runner, port in self._listeners():
-                await runner.setup()
-                stack.push_async_callback(runner.cleanup)
-                await web.TCPSite(runner, self.settings.host, port, backlog=1024).start()
+            await stack.enter_async_context(running([*self._jobs(session), *more], stop.fail))
+            where = [await listen(stack, self.settings.host, listener) for listener in self._listeners()]
             stack.push_async_callback(self.proxy.close)
-            self._say_hello()
-            await self._until_stopped()
+            log.info("serving: OpenAI proxy on %s, /route on %s, admin on %s", *where)
+            await self._until_stopped(stop)
+        if stop.failed:
+            raise ReplicaFailedError
 
-    def _listeners(self) -> Iterable[tuple[web.BaseRunner, int]]:
+    def _jobs(self, session: aiohttp.ClientSession) -> Iterable[Coroutine[None, None, None]]:
+        yield Control(
+            self.router,
+            self.clock,
+            self.changes,
+            cut=self.proxy.cut,
+            desire=self._desire,
+            gates_seen=self.admin.gates_seen,
+            ask=_Asker(session),
+        ).run()
+        if self.kubernetes is not None:
+            yield self.kubernetes.run()
+
+    def _listeners(self) -> tuple[Listener, ...]:
+        """Return the ports; admin last, because from then on the replica may be found ready."""
         settings = self.settings
         return (
-            (self.admin.runner(), settings.admin_port),
-            (self.routing.runner(), settings.routing_port),
-            (self.proxy.runner(), settings.proxy_port),
+            Listener("OpenAI proxy", "proxy_port", self.proxy.runner(), settings.proxy_port),
+            Listener("routing", "routing_port", self.routing.runner(), settings.routing_port),
+            Listener("admin", "admin_port", self.admin.runner(), settings.admin_port),
         )
 
-    def _say_hello(self) -> None:
-        settings, host = self.settings, self.settings.host
-        log.info(
-            "serving: OpenAI proxy on %s:%d, /route on %s:%d, admin on %s:%d",
-            *(host, settings.proxy_port, host, settings.routing_port, host, settings.admin_port),
-        )
-
-    async def _until_stopped(self) -> None:
-        """Wait for a signal; then be unready, go on taking what still arrives, refuse, and finish."""
-        signals = _Signals()
-        await signals.next()
+    async def _until_stopped(self, stop: Stop) -> None:
+        """Wait for a reason to stop; then be unready, go on taking what still arrives, refuse, and finish."""
+        await stop.next()
         self.stopping = True
         log.info("stopping: %d requests in flight; again to stop at once", self.router.in_flight())
         finishing = asyncio.create_task(self._finish())
-        again = asyncio.create_task(signals.next())
+        again = asyncio.create_task(stop.next())
         await asyncio.wait({finishing, again}, return_when=asyncio.FIRST_COMPLETED)
         for task in (finishing, again):
             task.cancel()
+        self.router.close()
 
     async def _finish(self) -> None:
         await asyncio.sleep(self.settings.settle_seconds)
         self.router.close()
         deadline = self.clock() + self.settings.shutdown_seconds
         # Polled, because ends of requests are too many to announce each.
-        while self.proxy.in_flight() and self.clock() < deadline:  # noqa: ASYNC110
+        while self.router.in_flight() and self.clock() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(FINISH_POLL_SECONDS)
 
 
@@ -175,40 +186,6 @@ class _Asker:
         host, port = split_host_port(address)
         gauges = await Engine(self._session, family(engine), host, port).gauges()
         return None if gauges is None else gauges.idle
-
-
-class _Signals:
-    """SIGTERM and SIGINT, one after the other."""
-
-    def __init__(self) -> None:
-        self._came: asyncio.Queue[None] = asyncio.Queue()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._came.put_nowait, None)
-
-    async def next(self) -> None:
-        """Wait for the next signal."""
-        await self._came.get()
-
-
-@asynccontextmanager
-async def _running(jobs: Iterable[Coroutine[None, None, None]]) -> AsyncIterator[None]:
-    """Run the jobs beside the block; cancel them when it ends. A job that fails is an error of the program."""
-    tasks = [asyncio.create_task(job) for job in jobs]
-    for task in tasks:
-        task.add_done_callback(_say_failure)
-    try:
-        yield
-    finally:
-        for task in reversed(tasks):
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _say_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("a part of the replica ended by a mistake of the program; stopping", exc_info=error)
-        signal.raise_signal(signal.SIGTERM)
 
 
 async def run_in_cluster(settings: Settings) -> None:

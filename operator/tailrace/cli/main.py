@@ -8,6 +8,7 @@ import typer
 
 import tailrace
 from tailrace.cli.crds import crds
+from tailrace.cli.doctor import doctor
 from tailrace.cli.drain_gate import drain_gate
 from tailrace.cli.kube_agent import kube_agent
 from tailrace.cli.model_server import model_server
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command("run")(run)
 app.command("serve")(serve)
 app.command("status")(status)
+app.command("doctor")(doctor)
 app.command("model-server")(model_server)
 app.command("drain-gate")(drain_gate)
 app.command("release-finalizers")(release_finalizers)

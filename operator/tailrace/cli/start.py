@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
@@ -10,6 +9,8 @@ import typer
 import uvloop
 from pydantic import ValidationError
 
+from tailrace.app import ReplicaFailedError
+from tailrace.running import CannotListenError
 from tailrace.settings import Settings
 from tailrace.telemetry.logs import set_up
 
@@ -30,8 +31,8 @@ def start(main: Coroutine[Any, Any, None]) -> None:
     set_up()
     try:
         uvloop.run(main)
-    except OSError as error:
-        typer.echo(f"cannot start: {error}; choose other ports or stop who holds them", err=True)
+    except CannotListenError as error:
+        typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        raise typer.Exit(0) from None
+    except ReplicaFailedError as error:
+        raise typer.Exit(1) from error
