@@ -3,7 +3,7 @@
 from typing import Any
 
 from tailrace.api.inferenceserver import InferenceServer
-from tailrace.kube.view import Server, understand
+from tailrace.kube.servers import Server, understand
 
 Document = dict[str, Any]
 CREATED = "2026-01-01T00:00:00Z"

@@ -15,7 +15,8 @@ from tailrace.kube import finalizers, membership, objects
 from tailrace.kube.client import Api, ApiError, Document
 from tailrace.kube.problems import Problem, Problems
 from tailrace.kube.queue import WorkQueue
-from tailrace.kube.view import Server, View
+from tailrace.kube.servers import Server
+from tailrace.kube.view import View
 
 log = logging.getLogger(__name__)
 

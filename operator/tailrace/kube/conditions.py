@@ -12,7 +12,7 @@ from tailrace.kube import objects, workload
 from tailrace.kube.client import Document
 from tailrace.kube.injection import GateParams, Weakness, inject, protection
 from tailrace.kube.problems import Problem
-from tailrace.kube.view import Server
+from tailrace.kube.servers import Server
 from tailrace.link import EndpointReport
 
 GATE_SILENCE_SECONDS: Final = 60.0

@@ -13,7 +13,8 @@ from tailrace.kube.events import Events
 from tailrace.kube.history import History
 from tailrace.kube.pools import standing
 from tailrace.kube.problems import Problems
-from tailrace.kube.view import Server, View
+from tailrace.kube.servers import Server
+from tailrace.kube.view import View
 from tailrace.kube.workload import Installation
 from tailrace.link import EndpointReport
 

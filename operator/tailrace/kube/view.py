@@ -6,13 +6,9 @@ Observations are made only where an endpoint or a server really differs from wha
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from pydantic import ValidationError
-
-from tailrace.api.inferenceserver import InferenceServer
 from tailrace.core.model import (
     DrainReason,
     EndpointGone,
@@ -27,11 +23,10 @@ from tailrace.core.model import (
 from tailrace.kube import objects, trim
 from tailrace.kube.client import Document, Listing, Resource
 from tailrace.kube.departure import departure
-from tailrace.kube.podstate import Node, Owner, lost_owner, node_facts, observe, owner_of
-from tailrace.kube.serverstate import fixed_endpoints, server_spec
+from tailrace.kube.podstate import Node, Owner, lost_owner, node_facts, observe
+from tailrace.kube.servers import Server, understand
+from tailrace.kube.serverstate import fixed_endpoints
 from tailrace.kube.store import Store
-
-log = logging.getLogger(__name__)
 
 Measure = Callable[[Document, Mapping[str, str]], int | None]
 """GPU memory of a pod in GB from the labels of its node, None when they do not tell."""
@@ -47,17 +42,6 @@ _TRIMS: dict[Resource, Callable[[Document], Document]] = {
     objects.SERVERS: trim.whole,
 }
 _LOST_NODE = Node(lost=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """An InferenceServer: as stored, and as understood (``model``). ``error`` says what was not understood."""
-
-    document: Document
-    model: InferenceServer
-    owner: Owner
-    spec: ServerSpec
-    error: str = ""
 
 
 class View:
@@ -306,18 +290,3 @@ class View:
     def _forget(self, uid: str) -> None:
         if self._told.pop(uid, None) is not None:
             self._emit(EndpointGone(uid))
-
-
-def understand(document: Document, before: Server | None) -> Server | None:
-    """Read an InferenceServer; what cannot be read leaves what was understood of the same object before."""
-    meta = objects.meta(document)
-    known = ("name", "namespace", "uid", "generation", "resourceVersion", "creationTimestamp", "deletionTimestamp")
-    body = {part: document.get(part) for part in ("apiVersion", "kind", "spec")}
-    body["metadata"] = {field: meta[field] for field in known if field in meta}
-    try:
-        model = InferenceServer.model_validate(body)
-    except ValidationError as error:
-        log.warning("InferenceServer %s is not understood: %s", objects.key(document), error)
-        same = before is not None and objects.uid(before.document) == objects.uid(document)
-        return replace(before, document=document, error=str(error)) if before and same else None
-    return Server(document, model, owner_of(model), server_spec(model))

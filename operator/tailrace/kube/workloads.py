@@ -9,7 +9,8 @@ from tailrace.kube import objects, workload
 from tailrace.kube.client import Api, ApiError, Document, PatchType
 from tailrace.kube.injection import GateParams
 from tailrace.kube.problems import Problem, Problems
-from tailrace.kube.view import Server, View
+from tailrace.kube.servers import Server
+from tailrace.kube.view import View
 from tailrace.kube.workload import Installation
 
 FINDER = "workload"
