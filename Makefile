@@ -42,9 +42,10 @@ check: setup ## Check format, lint, types, layers and the core's coverage; print
 bench: setup ## Run the benchmarks and write bench/results
 	$(BIN)/python -m bench $(ARGS)
 
-crds: setup ## Write the CustomResourceDefinition from the models
+crds: setup ## Write the CustomResourceDefinition from the models, its chart included
 	$(BIN)/tailrace crds > $(CRD).new
 	mv $(CRD).new $(CRD)
+	$(BIN)/python -m tests.charts.written
 
 lock: ## Lock the requirements again; ARGS=--upgrade takes newer versions
 	$(LOCK) $(ARGS) -o requirements/runtime.txt
