@@ -278,6 +278,11 @@ def test_a_refused_long_prompt_is_told_what_would_have_qualified(make: Make) -> 
         balancer.route_request("r2", 4097)
 
 
+def test_a_refused_short_prompt_is_not_told_to_need_memory(make: Make) -> None:
+    with pytest.raises(RuntimeError, match="of 4096 tokens needs a server that is not draining"):
+        make().route_request("r", 4096)
+
+
 def test_no_servers_at_all_is_a_refusal(make: Make) -> None:
     with pytest.raises(RuntimeError, match="none of the 0 servers"):
         make().route_request("r", 1)

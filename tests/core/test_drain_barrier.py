@@ -141,6 +141,18 @@ def test_nobody_acknowledges_in_this_replicas_name() -> None:
     deleted(of)
     of.ack(ME, "a", 0, T0)
     assert outcome(of, T0 + 30) is None
+    told = of.drain_status("a")
+    of.ack(ME, "a", 5, T0 + 30)
+    assert of.drain_status("a") == told
+
+
+def test_a_member_that_left_and_came_back_must_agree_again() -> None:
+    of = router(pod("a"), members=BOTH)
+    deleted(of)
+    of.ack(OTHER, "a", 0, T0)
+    of.set_members(frozenset(), T0 + 1)
+    of.set_members(BOTH, T0 + 1)
+    assert outcome(of, T0 + 30) is None
 
 
 def test_an_acknowledgement_of_a_drain_that_nobody_has_begun_is_nothing() -> None:
@@ -200,6 +212,18 @@ def test_readings_taken_while_this_replica_has_a_request_there_do_not_count() ->
     assert outcome(of, T0 + 3) is None
     of.engine_read("a", idle=True, now=T0 + 3)
     assert outcome(of, T0 + 3) is DrainOutcome.DRAINED
+
+
+def test_readings_of_a_drain_that_was_cancelled_do_not_count_for_the_next() -> None:
+    of = router(pod("a", created_at=OLD))
+    of.drain("a", 1, T0)
+    of.engine_read("a", idle=True, now=T0)
+    of.resume("a", 2)
+    deleted(of, T0 + 5)
+    of.engine_read("a", idle=True, now=T0 + 6)
+    assert outcome(of, T0 + 10) is None
+    of.engine_read("a", idle=True, now=T0 + 10)
+    assert outcome(of, T0 + 10) is DrainOutcome.DRAINED
 
 
 def test_a_reading_of_an_endpoint_that_does_not_drain_is_nothing() -> None:

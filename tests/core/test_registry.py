@@ -366,6 +366,13 @@ def test_saturation_tells_when_to_come_back() -> None:
     assert 2 <= refused_with.retry_after <= 60
 
 
+def test_a_pool_with_nothing_but_what_is_to_be_avoided_has_no_other_endpoint() -> None:
+    of = router(pod("a"))
+    refused_with = refusal(of, NOW, Request(MODEL, avoid=frozenset({"a"})))
+    assert refused_with.code is NO_ENDPOINTS
+    assert "no other endpoint" in refused_with.message
+
+
 def test_attempts_that_did_not_complete_teach_nothing() -> None:
     of = router(pod("a", capacity=1))
     of.release(pick(of, NOW).attempt, Outcome.FAILED, NOW + 1000)
