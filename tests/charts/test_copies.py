@@ -56,7 +56,7 @@ def test_every_value_of_the_schema_stands_in_values_yaml(chart: Path) -> None:
             here = f"{path}.{name}".lstrip(".")
             if here in groups and "properties" in part:
                 yield from unknown(part, here)
-            elif here not in known | groups | {"global"}:
+            elif here not in known | groups | {"global", "enabled"}:
                 yield here
 
     assert list(unknown(document)) == []

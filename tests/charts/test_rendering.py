@@ -6,6 +6,7 @@ import pytest
 import yaml
 from tests.charts.goldens import golden, rendered
 from tests.charts.helm import CHART, CRD_CHART, VALUE_SETS, Helm, is_hook, objects, of_kind, value_file
+from tests.cluster import tools
 
 from tailrace.settings import Settings
 
@@ -29,6 +30,10 @@ def environment(rendered: list[dict[str, Any]]) -> dict[str, str]:
     return {
         one["name"]: one["value"] if "value" in one else one["valueFrom"]["fieldRef"]["fieldPath"] for one in entries
     }
+
+
+def test_helm_is_the_pinned_one(helm: Helm) -> None:
+    assert helm.run("version", "--template", "{{.Version}}") == tools.pinned_version(tools.TOOLS["helm"])
 
 
 @pytest.mark.parametrize("chart", [CHART, CRD_CHART], ids=lambda chart: chart.name)

@@ -18,6 +18,7 @@ GOOD = (
     'extraEnv=[{"name":"A","value":"1"}]',
     "podSecurityContext.runAsUser=null",
     'global={"anything":1}',
+    "enabled=true",
 )
 BAD = (
     ("replicaCount=2", "'/replicaCount'"),
