@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from kubernetes.aio.config import ConfigException
 from tailrace.api import names
 from tailrace.kube import finalizers, objects
 from tailrace.kube.client import Api, ApiError, Document, load
+from tailrace.kube.doctor.reading import read
+from tailrace.kube.doctor.seen import Look, Seen
 
 
 class UnreachableError(Exception):
@@ -52,6 +55,11 @@ class Chores:
         async with self._api() as api:
             listing = await api.list_all(objects.SERVERS, namespace)
         return [_row(document) for document in listing.items]
+
+    async def see(self, look: Look) -> Seen:
+        """Return what there is to examine."""
+        async with self._api() as api:
+            return await read(api, look, time.time())
 
     @asynccontextmanager
     async def _api(self) -> AsyncIterator[Api]:
