@@ -155,8 +155,11 @@ class History:
 
     def holder(self, endpoint: str, at: float) -> str | None:
         """Return the uid of the pod that had this address then: addresses are reused."""
-        held = [seen for seen in self.of(PodSeen) if seen.endpoint == endpoint and seen.at <= at]
-        return held[-1].uid if held else None
+        first: dict[str, float] = {}
+        for seen in self.of(PodSeen):
+            if seen.endpoint == endpoint and seen.at <= at:
+                first.setdefault(seen.uid, seen.at)
+        return max(first, key=first.__getitem__, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -18,17 +19,19 @@ from tests.cluster.kubeconfigs import write_kubeconfig
 from tests.cluster.load import Load, Record
 from tests.cluster.processes import ManagedProcess
 from tests.cluster.replica import SERVICE_ACCOUNT, Replica
-from tests.cluster.servers import MODEL, Servers, eventually
+from tests.cluster.servers import MODEL, Document, Servers, eventually
 from tests.faults.background import Background
 from tests.faults.calls import Call
+from tests.faults.direct import Direct
 from tests.faults.history import Away, History
 from tests.faults.invariants import violations
 from tests.faults.proxy import FaultProxy
 from tests.faults.recorder import Recorder
 
+LEASE_SECONDS = 3.0
 RESYNC_SECONDS = 2.0
 QUICK = {
-    "lease_seconds": "3",
+    "lease_seconds": f"{LEASE_SECONDS:g}",
     "lease_renew_seconds": "1",
     "resync_seconds": f"{RESYNC_SECONDS:g}",
     "status_seconds": "1",
@@ -150,6 +153,44 @@ class Rig:
         async with Load(self.replica.proxy, MODEL, clients=clients, tokens=tokens, seed=3) as load:
             yield load
 
+    def direct(self) -> Direct:
+        """Return clients that ask /route and stream from pods themselves."""
+        return Direct(self.replica.routing, MODEL)
+
+    def roll_out(self, note: str) -> None:
+        """Have the operator replace every pod of the server alpha: its template says something new."""
+        change = {"spec": {"template": {"metadata": {"annotations": {"example.com/note": note}}}}}
+        self.servers.kubectl("patch", "isvr/alpha", "--type=merge", "--patch", json.dumps(change))
+
+    def vanish(self, pod: Document) -> float:
+        """Let a pod be gone without a farewell, past the proxy; return when it was."""
+        name = pod["metadata"]["name"]
+        bare = json.dumps({"metadata": {"finalizers": None}})
+        self.servers.kubectl("patch", "pod", name, "--type=merge", "--patch", bare)
+        self.servers.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+        return time.time()
+
+    def endpoints(self) -> set[str]:
+        """Return the uids of the endpoints that get requests."""
+        return {one["uid"] for one in self.replica.endpoints() if one["state"] == "ready"}
+
+    async def gone_from_the_doors(self, pod: Document, *, seconds: float, what: str = "") -> None:
+        """Wait until a pod gets no requests."""
+        uid = pod["metadata"]["uid"]
+        what = f"{what}: {pod['metadata']['name']} gone from the doors"
+        await asyncio.to_thread(eventually, lambda: uid not in self.endpoints(), seconds=seconds, what=what)
+
+    async def rolled_out(self, note: str, *, seconds: float = 40.0) -> None:
+        """Wait until only pods of this template are left, as many as should be, and the doors know them."""
+        what = f"rollout {note} over"
+        await asyncio.to_thread(eventually, lambda: self._has_rolled_out(note), seconds=seconds, what=what)
+
+    def _has_rolled_out(self, note: str) -> bool:
+        pods = self.servers.pods("alpha")
+        wanted = self.servers.get("isvr", "alpha")["spec"]["replicas"]
+        notes = [(pod["metadata"].get("annotations") or {}).get("example.com/note") for pod in pods]
+        return notes == [note] * wanted and self._is_quiet()
+
     async def settle(self, *, seconds: float = 40.0) -> None:
         """Wait until no pod terminates and the doors know exactly the pods that are ready."""
         await asyncio.to_thread(eventually, self._is_quiet, seconds=seconds, what="quiet after the fault")
@@ -159,8 +200,7 @@ class Rig:
         if any("deletionTimestamp" in pod["metadata"] for pod in pods):
             return False
         ready = {pod["metadata"]["uid"] for pod in pods if _is_ready(pod)}
-        known = {one["uid"] for one in self.replica.endpoints() if one["state"] == "ready"}
-        return ready == known and len(ready) == len(pods)
+        return ready == self.endpoints() and len(ready) == len(pods)
 
     def _is_idle(self) -> bool:
         return bool(self.replica.get("/endpoints")["inFlight"] == 0)
@@ -176,9 +216,8 @@ class Rig:
         assert not (found := violations(self.history)), "\n".join(found)
 
 
-def _is_ready(pod: dict[str, object]) -> bool:
-    status = pod.get("status")
-    conditions = status.get("conditions") if isinstance(status, dict) else None
+def _is_ready(pod: Document) -> bool:
+    conditions = pod.get("status", {}).get("conditions")
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions or ())
 
 

@@ -43,7 +43,10 @@ class NodeSpec:
 
 
 def read_nodes(path: Path) -> list[NodeSpec]:
-    """Read a nodes file: `nodes: [{name, labels, allocatable, taints}]`; ValueError names what is wrong."""
+    """Read a nodes file: `nodes: [{name, labels, allocatable, taints, network}]`; ValueError names what is wrong.
+
+    `network` is left out but where several clusters run on one machine: pods of one address cannot all listen there.
+    """
     document = yaml.safe_load(path.read_text()) or {}
     entries = document.get("nodes")
     if not isinstance(entries, list) or not entries:
@@ -58,6 +61,7 @@ def _node(path: Path, entry: object, network: int) -> NodeSpec:
         raise ValueError(f"{path}: every entry of `nodes` needs a `name`")
     labels = {key: str(value) for key, value in (entry.get("labels") or {}).items()}
     allocatable = {key: str(value) for key, value in (entry.get("allocatable") or {}).items()}
+    network = int(entry.get("network", network))
     return NodeSpec(
         str(entry["name"]), network, labels, DEFAULT_ALLOCATABLE | allocatable, tuple(entry.get("taints") or ())
     )
