@@ -163,6 +163,7 @@ def test_gates_older_than_the_correction_need_only_new_pods() -> None:
     finding = only(sound(servers=[server], pods=[gated_pod(routers="10.9.9.9:9090")]))
     (command,) = finding.commands
     assert command.startswith("kubectl -n ns patch isvr/one --type=merge")
+    assert not [each for each in examine(sound(servers=[server])) if "as they should be" in each.message]
 
 
 def test_silent_gates_at_the_right_address_are_blocked_on_the_way() -> None:

@@ -180,7 +180,7 @@ def admin_endpoints(seen: Seen) -> Findings:
     mine = [piece for piece in seen.slices if objects.labels(piece).get("kubernetes.io/service-name") == name]
     addresses = sum(len(endpoint.get("addresses") or ()) for piece in mine for endpoint in piece.get("endpoints") or ())
     if addresses:
-        yield well("admin-endpoints", name, f"Service {name} leads to {addresses} routers.")
+        yield well("admin-endpoints", name, f"Service {name} leads to the routers; addresses: {addresses}.")
         return
     yield _problem(
         seen,

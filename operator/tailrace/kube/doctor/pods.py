@@ -175,7 +175,7 @@ def ownerless(seen: Seen) -> Findings:
             about=objects.key(pod),
             message=f"Pod {objects.key(pod)} holds the finalizer {names.FINALIZER}, but {_whose(pod)}: deleted while "
             "no operator runs, it stays Terminating.",
-            advice="A replica that leads takes it off within two resyncs (a minute); otherwise take it off yourself.",
+            advice="A replica that leads takes it off within three resyncs (90 s); otherwise take it off yourself.",
             commands=(f"kubectl {where} --type=json -p {shlex.quote(json.dumps(change))}",),
             anchor="finalizer-without-an-owner",
         )

@@ -64,7 +64,9 @@ def conditions(seen: Seen) -> Findings:
             yield _unseen(seen, server)
             continue
         found = [*_late(seen, server, told), *(_judge(server, each) for each in told if not _as_expected(each))]
-        yield from found or [well("server", objects.key(server), _summary(server))]
+        yield from found
+        if not found and not any(_told_elsewhere(each) for each in told):
+            yield well("server", objects.key(server), _summary(server))
     if not seen.servers and seen.crd is not None:
         yield well("server", "none", "No InferenceServer is applied here yet.")
 
@@ -78,10 +80,13 @@ def _summary(server: Document) -> str:
 
 
 def _as_expected(condition: Document) -> bool:
-    kind, reason = condition.get("type", ""), condition.get("reason")
-    if kind in TOLD_ELSEWHERE or reason in TOLD_ELSEWHERE or reason in PATIENT:
+    if _told_elsewhere(condition) or condition.get("reason") in PATIENT:
         return True
-    return bool(condition.get("status") == EXPECTED.get(kind, "False"))
+    return bool(condition.get("status") == EXPECTED.get(condition.get("type", ""), "False"))
+
+
+def _told_elsewhere(condition: Document) -> bool:
+    return bool(TOLD_ELSEWHERE & {condition.get("type"), condition.get("reason")})
 
 
 def _judge(server: Document, condition: Document) -> Finding:
