@@ -264,8 +264,9 @@ def test_an_address_used_again_belongs_to_the_new_uid_only() -> None:
     assert status(of, "new").in_flight == 1
 
 
-def test_a_uid_that_is_gone_never_returns_whatever_its_version() -> None:
+def test_a_deleted_uid_that_is_gone_never_returns_whatever_its_version() -> None:
     of = router(pod("a"))
+    see(of, NOW, pod("a", version=5, deleted_at=NOW))
     of.apply(EndpointGone("a"), NOW)
     see(of, NOW, pod("a", version=99))
     of.apply(Snapshot((server(),), (pod("a", version=100),)), NOW)
@@ -273,20 +274,36 @@ def test_a_uid_that_is_gone_never_returns_whatever_its_version() -> None:
     assert of.status().endpoints == ()
 
 
-def test_a_uid_that_went_before_it_was_seen_never_comes() -> None:
+def test_an_endpoint_that_was_taken_out_returns_with_newer_news_only() -> None:
+    of = router(pod("a", version=7))
+    of.apply(EndpointGone("a"), NOW)
+    see(of, NOW, pod("a", version=7))
+    assert refused(of, NOW) is NO_ENDPOINTS
+    see(of, NOW, pod("a", version=8))
+    assert pick(of, NOW).uid == "a"
+
+
+def test_an_endpoint_without_versions_returns_when_its_document_names_it_again() -> None:
+    of = router(pod("a", version=0))
+    of.apply(Snapshot((server(),), ()), NOW)
+    assert refused(of, NOW) is NO_ENDPOINTS
+    of.apply(Snapshot((server(),), (pod("a", version=0),)), NOW)
+    assert pick(of, NOW).uid == "a"
+
+
+def test_losing_what_was_never_seen_says_nothing_about_what_comes() -> None:
     of = router()
     of.apply(EndpointGone("a"), NOW)
-    of.apply(EndpointGone("a"), NOW)
     see(of, NOW, pod("a"))
-    assert refused(of, NOW) is NO_ENDPOINTS
+    assert pick(of, NOW).uid == "a"
 
 
 def test_the_memory_of_gone_uids_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "REMEMBERED_GONE", 2)
-    of = router()
+    of = router(*(pod(uid, deleted_at=NOW) for uid in "abc"))
     for uid in "abc":
         of.apply(EndpointGone(uid), NOW)
-    see(of, NOW, *(pod(uid) for uid in "abc"))
+    see(of, NOW, *(pod(uid, version=9) for uid in "abc"))
     assert [each.uid for each in of.status().endpoints] == ["a"]
 
 
@@ -298,7 +315,7 @@ def test_what_a_snapshot_does_not_name_is_gone() -> None:
     of.apply(Snapshot((server(),), (pod("b", version=2), pod("c"))), NOW)
     assert {each.uid for each in of.status().endpoints} == {"b", "c"}
     assert refused(of, NOW, Request("other")) is UNKNOWN
-    assert of.drain_status("a") is not None
+    assert of.drain_status("a") is None
     assert state(of, "c") is EndpointState.READY
 
 

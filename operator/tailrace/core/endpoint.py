@@ -2,7 +2,7 @@
 
 Rules, in the order in which they win:
 
-1. GONE is final. A uid that is gone never comes back; a pod of the same name or address is another endpoint.
+1. GONE is final. A pod that was deleted never comes back; one of the same name or address is another endpoint.
 2. A drain by deletion is absorbing: no later or older observation brings the endpoint back.
 3. A manual or provisional drain can be cancelled; the endpoint is then STARTING until it is observed ready.
 4. Only READY endpoints are picked. STARTING means: exists, and is not (or no longer) ready.

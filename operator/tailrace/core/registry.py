@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
@@ -51,8 +51,7 @@ class Registry:
         self._rng = rng
         self._pools: dict[str, Pool] = {}
         self._names: dict[str, dict[str, Target]] = {}
-        self._gone: deque[str] = deque(maxlen=REMEMBERED_GONE)
-        self._gone_set: set[str] = set()
+        self._gone: OrderedDict[str, EndpointSpec] = OrderedDict()
         self._added = 0
 
     def apply(self, observation: Observation) -> list[str]:
@@ -86,7 +85,7 @@ class Registry:
 
     def is_gone(self, uid: str) -> bool:
         """Whether that uid existed and is gone for good."""
-        return uid in self._gone_set
+        return uid in self._gone and _is_final(self._gone[uid])
 
     def names(self) -> dict[str, tuple[str, ...]]:
         """Return every name a request may use, with the namespaces that serve it."""
@@ -126,8 +125,9 @@ class Registry:
 
     def _see_endpoint(self, spec: EndpointSpec) -> list[str]:
         known = self.specs.get(spec.uid)
-        if spec.uid in self._gone_set or (known is not None and spec.version < known.version):
+        if self._is_old(spec, known):
             return []
+        self._gone.pop(spec.uid, None)
         self.specs[spec.uid] = spec
         endpoint = self.endpoints.get(spec.uid)
         if endpoint is None:
@@ -170,24 +170,27 @@ class Registry:
         for model in server.models:
             self._pools[_pool_key(server, model)].add(endpoint)
 
+    def _is_old(self, spec: EndpointSpec, known: EndpointSpec | None) -> bool:
+        """Whether this is old news: older than what is known, or of an endpoint that is gone.
+
+        One that was not deleted, only taken out (a document, a label), returns with newer news; a deleted one never.
+        """
+        if known is not None:
+            return spec.version < known.version
+        last = self._gone.get(spec.uid)
+        return last is not None and (_is_final(last) or spec.version <= last.version > 0)
+
     def _lose_endpoint(self, uid: str) -> list[str]:
-        self._remember_gone(uid)
         endpoint = self.endpoints.pop(uid, None)
         if endpoint is None:
             return []
-        del self.specs[uid]
+        self._gone[uid] = self.specs.pop(uid)
+        if len(self._gone) > REMEMBERED_GONE:
+            self._gone.popitem(last=False)
         endpoint.on(Event.VANISHED)
         for pool in list(endpoint.pools):
             pool.remove(endpoint)
         return [uid]
-
-    def _remember_gone(self, uid: str) -> None:
-        if uid in self._gone_set:
-            return
-        if len(self._gone) == self._gone.maxlen:
-            self._gone_set.discard(self._gone[0])
-        self._gone.append(uid)
-        self._gone_set.add(uid)
 
     def _rebuild(self) -> None:
         """Make pools and names anew: servers change rarely, and a rebuild has no cases to forget."""
@@ -218,6 +221,11 @@ class Registry:
 
 def _pool_key(server: ServerSpec, model: ModelSpec) -> str:
     return f"{server.namespace}/{model.name}"
+
+
+def _is_final(last: EndpointSpec) -> bool:
+    """Whether an endpoint last seen like this is gone for good: its deletion is absorbing."""
+    return last.deletion is not None or last.ended
 
 
 def _shape(spec: EndpointSpec) -> tuple[object, ...]:
