@@ -83,6 +83,30 @@ def test_an_entry_that_was_mended_twice_to_the_same_place_is_offered_once() -> N
     assert list(source.offer()) == [a, b]
 
 
+def test_the_heap_stays_bounded_though_old_entries_never_surface() -> None:
+    source = LeastSource(by_load_ratio)
+    steady, busy = endpoint("steady", 4, 80, 0), endpoint("busy", 4, 80, 1)
+    steady.in_flight = 2
+    for _ in range(1000):
+        for busy.in_flight in (3, 1):
+            source.update(steady)
+            source.update(busy)
+            source.best()
+    assert len(source._heap) < 80
+
+
+def test_an_endpoint_that_left_for_good_comes_back_as_a_new_one() -> None:
+    source = RotationSource()
+    a, b = endpoint("a", added=0), endpoint("b", added=1)
+    for each in (b, a):
+        source.update(each)
+        source.took(each)
+    assert source.best() is b
+    source.forget(a)
+    source.update(a)
+    assert source.best() is a
+
+
 @pytest.mark.parametrize("make", MAKERS[2:], ids=["sample"])
 def test_chance_gives_every_order(make: Make) -> None:
     source = make()
