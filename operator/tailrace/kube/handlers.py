@@ -1,9 +1,9 @@
 """The watches, run by kopf. The only file that imports it.
 
-kopf cancels every task of the loop it stops in, stops when one watch meets an error it does not know, and takes the
-signal handlers of the main thread. So it lives in a thread and loop of its own, gets raw events only (it writes
-nothing to any object), and is started again with back-off whenever it ends. What it misses meanwhile, the full lists
-bring.
+kopf cancels every task of the loop it stops in, and takes the signal handlers of the main thread. A watch that meets
+an error it does not know ends for good, while the others and the operator itself run on. So kopf lives in a thread and
+loop of its own, gets raw events only (it writes nothing to any object), and is started again with back-off whenever it
+or one of its watches ends. What it misses meanwhile, the full lists bring.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
@@ -28,6 +29,14 @@ Sink = Callable[[Resource, str | None, Document], None]
 LABELLED = (objects.PODS, objects.DEPLOYMENTS, objects.REPLICA_SETS)
 FIRST_RESTART_SECONDS = 0.5
 LAST_RESTART_SECONDS = 15.0
+STABLE_SECONDS = 60.0
+"""Watches that lasted so long begin a new row of restarts."""
+
+LOOK_SECONDS = 0.5
+"""Between two looks at whether every watch still runs."""
+
+WATCH_TASK = "watcher for "
+"""How kopf begins the names of its watches' tasks."""
 
 
 class Watches:
@@ -64,14 +73,31 @@ class Watches:
     def _run(self) -> None:
         delay = FIRST_RESTART_SECONDS
         while not self._stop.is_set():
+            started = time.monotonic()
             try:
                 asyncio.run(self._operate())
             except Exception:
-                log.exception("the watches ended; they start again in %.1f s", delay)
+                log.exception("the watches failed")
+            delay = FIRST_RESTART_SECONDS if time.monotonic() - started > STABLE_SECONDS else delay
+            if not self._stop.is_set():
+                log.warning("a watch has ended; all of them start again in %.1f s", delay)
             self._stop.wait(delay)
             delay = min(2 * delay, LAST_RESTART_SECONDS)
 
     async def _operate(self) -> None:
+        """Watch until told to stop, or until one of the watches has ended."""
+        failing = asyncio.create_task(self._until_a_watch_has_ended())
+        watching = asyncio.create_task(self._watch())
+        try:
+            await asyncio.wait((failing, watching), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            failing.cancel()
+            watching.cancel()
+            (ended,) = await asyncio.gather(watching, return_exceptions=True)
+        if isinstance(ended, Exception):
+            raise ended
+
+    async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(self._login)
         for kind in self._kinds:
@@ -82,8 +108,14 @@ class Watches:
             standalone=True,
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
-            stop_flag=self._stop,
         )
+
+    async def _until_a_watch_has_ended(self) -> None:
+        """Return when kopf has lost a watch, or is to stop. It logs the loss and goes on; nothing of its API tells."""
+        watches: set[asyncio.Task[Any]] = set()
+        while not self._stop.is_set() and not any(watch.done() for watch in watches):
+            await asyncio.sleep(LOOK_SECONDS)
+            watches |= {task for task in asyncio.all_tasks() if task.get_name().startswith(WATCH_TASK)}
 
     async def _login(self, **_: object) -> kopf.ConnectionInfo:
         return await connection(await self._load())
