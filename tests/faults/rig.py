@@ -23,7 +23,7 @@ from tests.cluster.servers import MODEL, Document, Servers, eventually
 from tests.faults.background import Background
 from tests.faults.calls import Call
 from tests.faults.direct import Direct
-from tests.faults.history import Away, History
+from tests.faults.history import Away, History, Sampled
 from tests.faults.invariants import violations
 from tests.faults.proxy import FaultProxy
 from tests.faults.recorder import Recorder
@@ -146,6 +146,10 @@ class Rig:
     def history(self) -> History:
         """What was recorded so far; requests only after `check` or `book`."""
         return self._recorder.history
+
+    def samples(self) -> list[Sampled]:
+        """Return how the replica has told its endpoints, by time."""
+        return self.history.of(Sampled)
 
     @asynccontextmanager
     async def load(self, *, clients: int = 8, tokens: tuple[int, int] = (20, 120)) -> AsyncIterator[Load]:
