@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from tailrace.api.verdict import Verdict, load_documents
@@ -62,25 +60,6 @@ def _snapshot(verdicts: list[Verdict]) -> Snapshot:
     return Snapshot(tuple(servers), tuple(endpoints))
 
 
-class Lives:
-    """Tells an endpoint that was taken out and put back from the one that is gone: a uid that is gone never returns."""
-
-    def __init__(self) -> None:
-        self._lives: Counter[str] = Counter()
-        self._present: frozenset[str] = frozenset()
-
-    def told_apart(self, snapshot: Snapshot) -> Snapshot:
-        """Return the snapshot with uids that say which life of its endpoint each means; the first is left as it is."""
-        present = frozenset(endpoint.uid for endpoint in snapshot.endpoints)
-        self._lives.update(present - self._present)
-        self._present = present
-        return replace(snapshot, endpoints=tuple(map(self._in_this_life, snapshot.endpoints)))
-
-    def _in_this_life(self, endpoint: EndpointSpec) -> EndpointSpec:
-        life = self._lives[endpoint.uid]
-        return endpoint if life == 1 else replace(endpoint, uid=f"{endpoint.uid}/{life}")
-
-
 class DocumentWatch:
     """Reads the file again when it changes. A bad new version is said and the last good one serves on."""
 
@@ -88,14 +67,13 @@ class DocumentWatch:
         self._path = path
         self._apply = apply
         self._poll_seconds = poll_seconds
-        self._lives = Lives()
         self._seen: bytes | None = None
         self._taken: bytes | None = None
 
     def load(self) -> None:
         """Read and apply the file now; ``BadDocumentsError`` when it cannot be served."""
         self._seen = self._taken = _content(self._path)
-        self._apply(self._lives.told_apart(_parse(self._path, self._taken)))
+        self._apply(_parse(self._path, self._taken))
 
     async def run(self) -> None:
         """Follow the file until cancelled. Contents are compared, so an editor's rename or a mount's swap is seen.
@@ -113,8 +91,7 @@ class DocumentWatch:
         self._taken = content
         try:
             # In a thread, because reading the YAML of thousands of endpoints takes seconds.
-            snapshot = await asyncio.to_thread(_parse, self._path, content)
-            self._apply(self._lives.told_apart(snapshot))
+            self._apply(await asyncio.to_thread(_parse, self._path, content))
         except BadDocumentsError as error:
             log.error("not reloaded, the last good version serves on:\n%s", error)  # noqa: TRY400 - no traceback for users
         except Exception:
