@@ -12,7 +12,6 @@ import urllib.request
 from pathlib import Path
 
 from openai import AsyncOpenAI
-
 from tests.cluster import tools
 from tests.cluster.embedded import ROOT, EmbeddedCluster
 from tests.cluster.load import Load
