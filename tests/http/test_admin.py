@@ -259,6 +259,14 @@ async def test_without_a_cluster_other_machines_may_not_write(monkeypatch: pytes
         assert (await call.get("/endpoints"))[0] == 200
 
 
+async def test_a_pods_own_address_is_known_through_an_ipv6_socket_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiohttp.web.BaseRequest.remote", "::ffff:10.0.0.7")
+    async with World() as world:
+        call = await caller(world, FakeReviewer(away=True))
+        assert (await call.post(DRAIN, GATE, BY_GATE))[0] == 200
+        assert (await call.post("/endpoints/pod-1/drain", GATE, BY_GATE))[0] == 503
+
+
 async def test_who_was_let_through_is_remembered_for_a_minute_and_who_was_not_is_asked_again() -> None:
     reviewer = FakeReviewer()
     async with World() as world:
@@ -458,6 +466,7 @@ async def test_a_timeout_that_is_none_is_400(seconds: str) -> None:
 async def test_a_pod_that_is_gone_may_be_deleted() -> None:
     async with World() as world:
         call = await caller(world)
+        deleted(world)
         world.router.apply(EndpointGone("pod-0"), world.clock())
         _, answer, _ = await call.get("/wait-for-drain?pod=pod-0")
         assert (answer["state"], answer["safe_to_delete"]) == ("gone", True)

@@ -7,12 +7,14 @@ import json
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from tests.http.engine import Behaviour, Turn, stay_silent
 from tests.http.world import MODEL, World, eventually, raw_request
 
 from tailrace.core.model import Timeouts
+from tailrace.http.carry import Carry, _Relayed
 
 STREAM = json.dumps({"model": MODEL, "stream": True}).encode()
 EVENT = b'data: {"a": 1}\n\n'
@@ -181,3 +183,29 @@ async def test_many_clients_that_come_and_go_at_random_leave_nothing_behind() ->
             (leave_politely if patience > 0.05 else leave_with_a_reset)(writer)
 
         await asyncio.gather(*(visit(0.001 * i) for i in range(100)))
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "blocks"), [(Timeouts(idle=0.1), True), (Timeouts(total=0.2), False), (Timeouts(total=0.2), True)]
+)
+async def test_a_client_that_never_reads_the_end_is_let_go_though_the_engine_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+    timeouts: Timeouts,
+    blocks: bool,
+) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(_Relayed, "write_eof", never)
+    monkeypatch.setattr(Carry, "_client_blocks", lambda _: blocks)
+    async with World() as world:
+        await world.simple(timeouts=timeouts)
+        reader, writer = await world.dial()
+        writer.write(raw_request(STREAM))
+        await eventually(lambda: world.router.status().outcomes["completed"] == 1, "not done")
+        assert world.proxy.in_flight() == 1
+        with suppress(ConnectionResetError):
+            await reader.read()
+        await world.audit()
+        writer.close()
+    assert world.heard.ends[0].code == "client-gone"

@@ -239,11 +239,11 @@ async def test_an_answer_that_is_not_streamed_ends_at_its_total_time() -> None:
 
 async def test_the_total_time_counts_over_all_attempts() -> None:
     async def late_hang_up(turn: Turn) -> None:
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.6)
         turn.close()
 
     async with World() as world:
-        engines = await world.simple(count=3, timeouts=Timeouts(total=0.2))
+        engines = await world.simple(count=3, timeouts=Timeouts(total=1.0))
         for engine in engines:
             engine.default = late_hang_up
         status, _, _ = await world.post(PLAIN)
@@ -303,6 +303,21 @@ async def test_an_event_in_hand_is_closed_before_the_error() -> None:
         _, answer, _ = await world.post(STREAM)
         assert answer.startswith(EVENT + b"data: {}\n\ndata: {")
         assert terminal(answer)["code"] == "upstream_broken"
+
+
+async def test_an_event_that_has_ended_in_pieces_is_not_ended_again() -> None:
+    async def in_pieces(turn: Turn) -> None:
+        await turn.stream_head()
+        for piece in (b"data: {}", b"\n", b"\n"):
+            await turn.chunk(piece)
+            await asyncio.sleep(0.03)
+        turn.close()
+
+    async with World() as world:
+        (engine,) = await world.simple()
+        engine.default = in_pieces
+        _, answer, _ = await world.post(STREAM)
+        assert answer.startswith(b'data: {}\n\ndata: {"error"')
 
 
 async def cut_short(world: World, body: Mapping[str, object]) -> bytes:
@@ -366,3 +381,26 @@ async def test_a_connection_whose_answer_broke_is_not_used_again() -> None:
         status, _, _ = await world.post(PLAIN)
         assert status == 200
         assert engine.connections == 2
+
+
+async def test_the_connection_ends_with_the_error_event() -> None:
+    async with World() as world:
+        (engine,) = await world.simple()
+        engine.default = broken_after(EVENT)
+        got = await cut_short(world, STREAM)
+        assert got.endswith(b"0\r\n\r\n")
+        assert b"upstream_broken" in got
+
+
+async def test_an_engines_cookies_are_its_clients_and_not_ours() -> None:
+    async def bake(turn: Turn) -> None:
+        await turn.head("Content-Length: 2", "Set-Cookie: session=1; Path=/")
+        await turn.send(b"ok")
+
+    async with World() as world:
+        engine = await world.engine(bake)
+        world.serve(endpoint("a", engine.address.replace("127.0.0.1", "localhost")))
+        for _ in range(2):
+            _, _, response = await world.post(PLAIN)
+            assert response.headers["Set-Cookie"] == "session=1; Path=/"
+        assert engine.received[1].header("cookie") is None
