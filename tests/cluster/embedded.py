@@ -13,6 +13,7 @@ from tests.cluster import tools
 from tests.cluster.clusters import Cluster
 from tests.cluster.controlplane import ClusterError, ControlPlane
 from tests.cluster.kubelet.nodes import read_nodes
+from tests.cluster.networks import NetworkBlock
 from tests.cluster.processes import ManagedProcess
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -75,8 +76,10 @@ class EmbeddedCluster(Cluster):
         self.control_plane = ControlPlane(self.workdir, binaries)
         self.kubeconfig = self.control_plane.kubeconfig
         self.ca_file = self.control_plane.ca_file
-        self.kubelet = KubeletControl(self.control_plane.kubelet_kubeconfig, nodes, self.workdir, kubelet_flags)
-        self.nodes = read_nodes(nodes)
+        self._block = NetworkBlock()
+        placed = self._block.nodes_file(nodes, self.workdir / "nodes.yaml")
+        self.kubelet = KubeletControl(self.control_plane.kubelet_kubeconfig, placed, self.workdir, kubelet_flags)
+        self.nodes = read_nodes(placed)
 
     @property
     def server(self) -> str:  # type: ignore[override]
@@ -104,6 +107,7 @@ class EmbeddedCluster(Cluster):
         """End everything, last started first; a temporary work folder is removed unless `keep_files`."""
         self.kubelet.stop()
         self.control_plane.stop()
+        self._block.release()
         if self._temporary and not self.keep_files:
             shutil.rmtree(self.workdir, ignore_errors=True)
 

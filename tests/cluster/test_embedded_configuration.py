@@ -46,13 +46,13 @@ def test_mount_paths_in_commands_lead_to_the_volumes(pods: Pods) -> None:
 
 
 def test_init_containers_run_one_after_the_other_before_the_main_one_and_share_volumes(pods: Pods) -> None:
-    mounts = [{"name": "work", "mountPath": "/work"}]
+    mounts = [{"name": "work", "mountPath": "/shared"}]
     initial = [
-        shell_container(name, f"echo {name} >> /work/order", volumeMounts=mounts) for name in ("first", "second")
+        shell_container(name, f"echo {name} >> /shared/order", volumeMounts=mounts) for name in ("first", "second")
     ]
     log = run(
         pods,
-        shell_container("main", "cat /work/order", volumeMounts=mounts),
+        shell_container("main", "cat /shared/order", volumeMounts=mounts),
         initContainers=initial,
         volumes=[{"name": "work", "emptyDir": {}}],
     )
