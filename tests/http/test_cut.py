@@ -157,3 +157,20 @@ async def test_closing_the_door_ends_streams_with_a_word_and_refuses_the_rest() 
         status, _, refused = await world.post(PLAIN)
         assert status == 503
         assert refused.headers["x-tailrace-dropped-reason"] == "rejected-shutting-down"
+
+
+async def test_a_client_that_leaves_at_the_moment_of_the_cut_is_gone_and_nothing_is_re_routed() -> None:
+    async with World() as world:
+        engines = await world.simple(count=2)
+        for engine in engines:
+            engine.default = stay_silent
+        posted = asyncio.create_task(world.post(STREAM))
+        await busy(world)
+        (carry,) = world.proxy._means.live.values()
+        carry.cut()
+        carry._task.cancel()
+        await world.audit()
+        posted.cancel()
+        await asyncio.gather(posted, return_exceptions=True)
+        assert sum(len(engine.received) for engine in engines) == 1
+    assert world.router.status().outcomes["client-gone"] == 1
