@@ -83,6 +83,8 @@ def model_server(
 
     Queue, prefill, decode, KV cache and prefix cache are simulated, with vLLM's metrics. An answer is numbered
     tokens (t0 t1 t2 ...), so a client can see whether it got them all; max_tokens says how many, 16 by default.
+
+    Exit codes: 0 after SIGTERM or SIGINT, 1 if the port or the request log cannot be had, 2 for a wrong option.
     """
     from tailrace.sim.process import run  # noqa: PLC0415 - `tailrace --help` must not load a web server
 

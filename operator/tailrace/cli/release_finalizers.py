@@ -18,7 +18,7 @@ def release_finalizers(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be released and change nothing.")] = False,
     kubeconfig: Annotated[
-        Path | None, typer.Option(envvar="KUBECONFIG", help="How to reach the cluster. Default: as kubectl does.")
+        Path | None, typer.Option(help="How to reach the cluster. Default: $KUBECONFIG or ~/.kube/config, as kubectl.")
     ] = None,
 ) -> None:
     """Take the finalizer tailrace.dev/drain off pods, and touch no other finalizer.
