@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kubernetes.aio.config import ConfigException
-
 from tailrace.api import names
 from tailrace.kube import finalizers, objects
 from tailrace.kube.client import Api, ApiError, Document, load
@@ -34,7 +32,7 @@ class Released:
 class Chores:
     """Jobs for a person with a kubeconfig; None means as kubectl finds it, or the pod's own service account."""
 
-    def __init__(self, kubeconfig: Path | None) -> None:
+    def __init__(self, kubeconfig: Path | None = None) -> None:
         self._kubeconfig = str(kubeconfig) if kubeconfig else _usual_kubeconfig()
 
     async def release_finalizers(self, namespaces: tuple[str, ...], *, terminating: bool, dry_run: bool) -> Released:
@@ -65,7 +63,7 @@ class Chores:
     async def _api(self) -> AsyncIterator[Api]:
         try:
             api = Api(await load(self._kubeconfig))
-        except (ConfigException, OSError) as error:
+        except Exception as error:  # the client library raises whatever the file makes it raise
             raise UnreachableError(f"no usable credentials: {error}") from error
         try:
             yield api
@@ -102,5 +100,6 @@ def _row(document: Document) -> dict[str, Any]:
 
 
 def _usual_kubeconfig() -> str | None:
-    usual = Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
-    return str(usual) if usual.exists() else None
+    """Return the file, or the files as KUBECONFIG lists them, that kubectl would read; None when there is none."""
+    listed = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    return listed if any(Path(one).exists() for one in listed.split(os.pathsep) if one) else None
