@@ -261,13 +261,13 @@ def test_what_is_unknown_here_is_reported_to_the_others_as_in_flight() -> None:
     leased = next(p for p in (pick(of, T0, leased=True) for _ in range(12)) if p.uid == "a")
     for uid in "abc":
         see(of, T0, pod(uid, version=2, deleted_at=T0, timeout=9999.0))
-    reports = of.reports(T0)
-    assert set(reports) == {"a", "b", "c"}
-    assert reports["c"] > reports["b"]
+    words = of.words(T0)
+    assert set(words) == {"a", "b", "c"}
+    assert words["c"].in_flight > words["b"].in_flight
     of.complete(leased.attempt, Outcome.COMPLETED, T0 + 1)
-    assert of.reports(T0 + 1)["a"] == reports["a"] - 1
+    assert of.words(T0 + 1)["a"].in_flight == words["a"].in_flight - 1
     later = T0 + TOTAL
-    assert of.reports(later)["a"] == reports["a"] - 1  # run out: unknown, so still counted
+    assert of.words(later)["a"].in_flight == words["a"].in_flight - 1  # run out: unknown, so still counted
     assert of.in_flight() == 0
 
 

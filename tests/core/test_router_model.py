@@ -105,6 +105,8 @@ class RouterMachine(RuleBasedStateMachine):
     @rule(uid=uids, ready=st.booleans(), of=st.sampled_from(sorted(SERVERS)), capacity=st.integers(1, 3))
     def see(self, uid: str, *, ready: bool, of: str, capacity: int) -> None:
         told = self.told.setdefault(uid, Told())
+        if told.gone and told.deletion_seen_at is None and not told.ended:
+            told = self.told[uid] = Told(version=told.version)
         told.version += 1
         told.ready, told.server = ready, of
         self._apply(uid, capacity)
@@ -189,8 +191,9 @@ class RouterMachine(RuleBasedStateMachine):
             self.shrunk.add(uid)
 
     def _lose(self, uid: str) -> None:
-        told = self.told.setdefault(uid, Told())
-        told.gone = True
+        if uid not in self.told:
+            return
+        self.told[uid].gone = True
         for attempt, held in list(self.held.items()):
             if held.uid == uid and held.expires_at is not None:
                 self._end(attempt, None)
@@ -268,7 +271,7 @@ class RouterMachine(RuleBasedStateMachine):
 
     def _expire(self) -> None:
         """Do in the model what the router does at its next look at the clock."""
-        self.router.reports(self.now)
+        self.router.words(self.now)
         for attempt, held in list(self.held.items()):
             if held.expires_at is not None and held.expires_at <= self.now:
                 self.told[held.uid].unknown.add(attempt)
@@ -314,7 +317,7 @@ class RouterMachine(RuleBasedStateMachine):
     def read_engine(self, uid: str, *, idle: bool) -> None:
         self._expire()
         self.router.engine_read(uid, idle=idle, now=self.now)
-        if uid in self.told and not self.router._registry.is_gone(uid) and not self._unknown(uid):
+        if uid in self.told and not self.told[uid].gone and not self._unknown(uid):
             self.told[uid].unknown.clear()
 
     def _unknown(self, uid: str) -> int:

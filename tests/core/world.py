@@ -81,6 +81,7 @@ def pod(
     timeout: float = 60.0,
     reason: DrainReason = DrainReason.DELETE,
     cordon: int | None = None,
+    gate_mark: str | None = None,
     ended: bool = False,
     address: str | None = None,
 ) -> EndpointSpec:
@@ -101,6 +102,7 @@ def pod(
         created_at=created_at,
         deletion=deletion,
         cordon=cordon,
+        gate_mark=gate_mark,
         ended=ended,
         drain=DrainSpec(timeout=timeout, settle=SETTLE),
     )

@@ -122,7 +122,8 @@ class EndpointSpec:
 
     ``version`` orders observations of one uid (resourceVersion); ``incarnation`` changes when a container restarts;
     ``ended`` says that nothing can run there any more (terminal phase, containers terminated, node gone);
-    ``cordon`` is the generation of a manual drain, None without one; ``reason`` says why it is not ready.
+    ``cordon`` is the generation of a manual drain, None without one; ``gate_mark`` the incarnation whose gate called
+    without a deletion, as marked on the pod; ``reason`` says why it is not ready.
     """
 
     uid: str
@@ -139,8 +140,25 @@ class EndpointSpec:
     created_at: float = 0.0
     deletion: Deletion | None = None
     cordon: int | None = None
+    gate_mark: str | None = None
     ended: bool = False
     drain: DrainSpec = field(default_factory=DrainSpec)
+
+    @property
+    def is_pod(self) -> bool:
+        """Whether it is a pod; a fixed address has no object that could be marked, and was never created."""
+        return self.created_at > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What one member says of an endpoint that it drains.
+
+    ``in_flight`` is what it has there, counting what is unknown; ``marks`` are the keys of the marks it drains for.
+    """
+
+    in_flight: int
+    marks: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +290,10 @@ class EndpointStatus:
 
 @dataclass(frozen=True, slots=True)
 class DrainStatus:
-    """One drain as gates and people ask about it. ``safe_to_delete``: nothing is in flight anywhere, or time is up."""
+    """One drain as gates and people ask about it. ``safe_to_delete``: nothing is in flight anywhere, or time is up.
+
+    ``waiting_for``: the other members that have not acknowledged it, or have something in flight there.
+    """
 
     uid: str
     state: EndpointState
@@ -280,6 +301,7 @@ class DrainStatus:
     safe_to_delete: bool
     deadline: float | None
     reason: DrainReason | None
+    waiting_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from random import Random
 
-from tailrace.core.drain import DrainKind, Drains, Mark
+from tailrace.core.drain import GATE_PREFIX, DrainKind, Drains, Mark
 from tailrace.core.endpoint import Endpoint, Event
 from tailrace.core.leases import Leases
 from tailrace.core.ledger import Attempt, Ledger
@@ -25,6 +25,7 @@ from tailrace.core.model import (
     Release,
     Request,
     RouterStatus,
+    Word,
 )
 from tailrace.core.registry import Registry, Target
 
@@ -49,9 +50,10 @@ class Router:
     ``member`` names this life of this replica and opens every attempt id, so that a completion finds the replica that
     knows. ``booted_at`` is when it began: endpoints older than that may hold requests it has never heard of.
     ``revision`` grows with every change that a reconciling adapter could act on; ``on_change`` is called after it.
+    ``alone``: nobody else can join, so that no list of members is ever waited for.
     """
 
-    def __init__(self, member: str, *, booted_at: float, rng: Random) -> None:
+    def __init__(self, member: str, *, booted_at: float, rng: Random, alone: bool = True) -> None:
         self.member = member
         self.booted_at = booted_at
         self.revision = 0
@@ -60,7 +62,8 @@ class Router:
         self._registry = Registry(rng, booted_at)
         self._ledger = Ledger()
         self._leases = Leases()
-        self._drains = Drains(member)
+        self._drains = Drains(member, fixed=alone)
+        self._left: frozenset[str] = frozenset()
         self._ended: OrderedDict[str, Endpoint] = OrderedDict()
         self._sequence = 0
         self._closing = False
@@ -81,6 +84,8 @@ class Router:
 
     def _lose(self, uid: str) -> None:
         self._drains.forget(uid)
+        if not self._registry.is_gone(uid):
+            return  # only taken out: what is in flight there goes on, and leases run
         for attempt in self._ledger.at(uid):
             if attempt.expires_at is not None:
                 self._end(attempt, Outcome.LOST)
@@ -90,29 +95,54 @@ class Router:
         if spec.deletion is not None:
             deletion = spec.deletion
             mark = Mark(DrainKind.DELETION, deletion.reason, deletion.started_at, deletion.deadline)
-            self._begin(spec, mark, now)
+            self._begin_marked(spec, mark, now)
         elif spec.cordon is not None:
-            self._begin(spec, _manual(spec.cordon, now), now)
-        cancelled = self._drains.saw_cordon(spec.uid, cordoned=spec.cordon is not None)
+            self._begin_marked(spec, _manual(spec.cordon, now), now)
+        if spec.gate_mark is not None and spec.gate_mark == spec.incarnation:
+            self._begin_marked(spec, _provisional(spec, now), now)
+        self._undrain(endpoint, spec)
+
+    def _undrain(self, endpoint: Endpoint, spec: EndpointSpec) -> None:
+        cancelled = spec.cordon is None and spec.is_pod and self._drains.saw_no_cordon(spec.uid)
         if spec.ready:
             cancelled |= self._drains.saw_ready(spec.uid, spec.incarnation)
             if cancelled:
                 endpoint.on(Event.SEEN_READY)
 
     def _begin(self, spec: EndpointSpec, mark: Mark, now: float) -> None:
-        self._drains.begin(self._registry.endpoints[spec.uid], mark, spec.drain, spec.incarnation, now)
+        self._drains.begin(self._registry.endpoints[spec.uid], mark, spec.drain, now)
+        if not spec.is_pod:
+            self._drains.saw_mark(spec.uid, mark)
 
-    def set_members(self, members: frozenset[str], now: float | None = None) -> None:
+    def _begin_marked(self, spec: EndpointSpec, mark: Mark, now: float) -> None:
+        self._begin(spec, mark, now)
+        self._drains.saw_mark(spec.uid, mark)
+
+    @property
+    def members_wanted(self) -> int:
+        """The number of the newest list of members that is needed; ``set_members`` answers it. 0: none ever is."""
+        return self._drains.wanted
+
+    def set_members(
+        self,
+        members: frozenset[str],
+        now: float | None = None,
+        *,
+        answers: int = 0,
+        left: frozenset[str] = frozenset(),
+    ) -> None:
         """Say which replicas must agree on a drain and share the capacity; this one is always among them.
 
-        Those that left may have given leases, until ``now`` (by default the time of the last observation), that
-        nobody remembers.
+        ``answers`` is what ``members_wanted`` was before the list was read. Members that vanish from one list to the
+        next, and those of ``left`` (whom this replica may never have met), may have given leases until ``now`` (by
+        default the time of the last observation) that nobody remembers.
         """
         members |= {self.member}
-        left = self._drains.members - members
-        if left:
-            self._go_blind(left, self._now if now is None else now)
-        self._drains.set_members(members)
+        gone = (self._drains.members - members) | (left - self._left)
+        self._left = left
+        if gone:
+            self._go_blind(gone, self._now if now is None else now)
+        self._drains.set_members(members, answers)
         self._registry.set_members(len(members))
         self._changed()
 
@@ -217,7 +247,7 @@ class Router:
         """Drain the pod whose gate asks; without a deletion, until a new container of the pod is ready."""
         spec = self._registry.specs.get(uid)
         if spec is not None:
-            self._begin(spec, Mark(DrainKind.PROVISIONAL, DrainReason.GATE, now), now)
+            self._begin(spec, _provisional(spec, now), now)
             self._changed()
         return self.drain_status(uid)
 
@@ -239,19 +269,42 @@ class Router:
         return self.drain_status(uid)
 
     def ack(self, member: str, uid: str, in_flight: int, now: float) -> None:
-        """Take another member's word: it knows of the drain, and has that many in flight there."""
-        if self._drains.ack(member, uid, in_flight, now):
+        """Take another member's word: it drains the endpoint for the mark that counts here, with that many there."""
+        key = self._drains.key(uid)
+        if key is not None:
+            self.hear(member, {uid: Word(in_flight, frozenset({key}))}, now)
+
+    def hear(self, member: str, words: Mapping[str, Word], now: float) -> None:
+        """Take another member's ``words``; late ones, repeats and those of replicas not known yet do no harm.
+
+        The call of a gate is passed on in this way: it starts the drain here too.
+        """
+        changed = False
+        for uid, word in words.items():
+            changed |= self._follow_gate(uid, word, now)
+            changed |= self._drains.hear(member, uid, word, now)
+        if changed:
             self._changed()
+
+    def _follow_gate(self, uid: str, word: Word, now: float) -> bool:
+        spec = self._registry.specs.get(uid)
+        if spec is None or spec.deletion is not None or GATE_PREFIX + spec.incarnation not in word.marks:
+            return False
+        return self._drains.begin(self._registry.endpoints[uid], _provisional(spec, now), spec.drain, now)
 
     def engine_read(self, uid: str, *, idle: bool, now: float) -> None:
         """Take in what the engine of one of ``questions`` said of itself."""
         if self._drains.engine_read(uid, idle=idle, now=now):
             self._changed()
 
-    def reports(self, now: float) -> dict[str, int]:
-        """Return what each other member's ``ack`` must be told: uid -> in flight here, counting what is unknown."""
+    def words(self, now: float) -> dict[str, Word]:
+        """Return what each other member's ``hear`` must be told: the endpoints that drain here, by uid."""
         self._expire(now)
-        return self._drains.reports(now)
+        return self._drains.words(now)
+
+    def unmarked(self, now: float) -> list[tuple[str, Mark]]:
+        """Return the pods, by uid, that drain for a mark which only replicas know: it should be put on the pod."""
+        return self._drains.unmarked(now)
 
     def drain_status(self, uid: str) -> DrainStatus | None:
         """Return how the endpoint's drain stands; None when the uid was never heard of."""
@@ -345,6 +398,10 @@ class Router:
 
 def _manual(generation: int, now: float) -> Mark:
     return Mark(DrainKind.MANUAL, DrainReason.MANUAL, now, generation=generation)
+
+
+def _provisional(spec: EndpointSpec, now: float) -> Mark:
+    return Mark(DrainKind.PROVISIONAL, DrainReason.GATE, now, incarnation=spec.incarnation)
 
 
 def _refusal(target: Target, request: Request) -> Refusal:
