@@ -9,12 +9,12 @@ from tailrace.core.endpoint import Endpoint, Event
 from tailrace.core.model import EndpointState as State
 
 TABLE = """
-           seen_ready  seen_unready  drain     undrain   drain_over  vanished
-STARTING   READY       -             DRAINING  -         -           GONE
-READY      -           STARTING      DRAINING  -         -           GONE
-DRAINING   -           -             -         STARTING  DRAINED     GONE
-DRAINED    -           -             -         STARTING  -           GONE
-GONE       -           -             -         -         -           -
+           seen_ready  seen_unready  drain     undrain   drain_over  vanished  returned
+STARTING   READY       -             DRAINING  -         -           GONE      -
+READY      -           STARTING      DRAINING  -         -           GONE      -
+DRAINING   -           -             -         STARTING  DRAINED     GONE      -
+DRAINED    -           -             -         STARTING  -           GONE      -
+GONE       -           -             -         -         -           -         STARTING
 """
 
 PATHS: dict[State, list[Event]] = {

@@ -2,7 +2,7 @@
 
 import hypothesis.strategies as st
 from hypothesis import given
-from tests.core.world import BOOT, ME, TOTAL, pick, pod, router, status
+from tests.core.world import BOOT, ME, TOTAL, pick, pod, router, see, status
 
 from tailrace.core.leases import Leases
 from tailrace.core.model import EndpointGone, Outcome
@@ -92,6 +92,7 @@ def test_what_is_no_lease_or_has_run_out_cannot_be_renewed() -> None:
 def test_leases_at_a_pod_that_is_gone_are_lost_and_other_attempts_end_with_their_door() -> None:
     of = router(pod("a"))
     leased, plain = pick(of, NOW, leased=True).attempt, pick(of, NOW).attempt
+    see(of, NOW, pod("a", version=2, deleted_at=NOW))
     of.apply(EndpointGone("a"), NOW)
     assert of.status().outcomes["lost"] == 1
     assert of.complete(leased, Outcome.COMPLETED, NOW) is Completion.ALREADY

@@ -291,6 +291,19 @@ def test_an_endpoint_without_versions_returns_when_its_document_names_it_again()
     assert pick(of, NOW).uid == "a"
 
 
+def test_an_endpoint_that_returns_still_has_what_was_in_flight_there() -> None:
+    of = router(pod("a", version=1))
+    proxied, leased = pick(of, NOW).attempt, pick(of, NOW, leased=True).attempt
+    of.apply(EndpointGone("a"), NOW)
+    see(of, NOW, pod("a", version=2))
+    assert status(of, "a").in_flight == 2
+    see(of, NOW, pod("a", version=3, deleted_at=NOW))
+    of.release(proxied, Outcome.COMPLETED, NOW)
+    assert of.releasable(NOW + 10) == ()
+    of.release(leased, Outcome.COMPLETED, NOW + 10)
+    assert [release.uid for release in of.releasable(NOW + 20)] == ["a"]
+
+
 def test_losing_what_was_never_seen_says_nothing_about_what_comes() -> None:
     of = router()
     of.apply(EndpointGone("a"), NOW)

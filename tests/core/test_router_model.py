@@ -106,7 +106,7 @@ class RouterMachine(RuleBasedStateMachine):
     def see(self, uid: str, *, ready: bool, of: str, capacity: int) -> None:
         told = self.told.setdefault(uid, Told())
         if told.gone and told.deletion_seen_at is None and not told.ended:
-            told = self.told[uid] = Told(version=told.version)
+            told.gone, told.manual, told.silent, told.elsewhere = False, 0, set(), {}
         told.version += 1
         told.ready, told.server = ready, of
         self._apply(uid, capacity)
@@ -193,7 +193,10 @@ class RouterMachine(RuleBasedStateMachine):
     def _lose(self, uid: str) -> None:
         if uid not in self.told:
             return
-        self.told[uid].gone = True
+        told = self.told[uid]
+        told.gone = True
+        if told.deletion_seen_at is None and not told.ended:
+            return  # only taken out: what is in flight there goes on
         for attempt, held in list(self.held.items()):
             if held.uid == uid and held.expires_at is not None:
                 self._end(attempt, None)

@@ -2,13 +2,15 @@
 
 Rules, in the order in which they win:
 
-1. GONE is final. A pod that was deleted never comes back; one of the same name or address is another endpoint.
+1. GONE is final for a pod that was deleted; one of the same name or address is another endpoint. What was only taken
+   out, of a document or by a label, may return, and is STARTING then.
 2. A drain by deletion is absorbing: no later or older observation brings the endpoint back.
 3. A manual or provisional drain can be cancelled; the endpoint is then STARTING until it is observed ready.
 4. Only READY endpoints are picked. STARTING means: exists, and is not (or no longer) ready.
 5. DRAINING ends in DRAINED when nothing is in flight anywhere, or when time is up; never in READY by itself.
 
-Rules 1, 3, 4 and 5 are the table below; rule 2 is kept by ``core.drain``, which alone says UNDRAIN.
+Rules 3, 4 and 5 are the table below; rule 1 is kept by ``core.registry``, which alone says RETURNED, and rule 2 by
+``core.drain``, which alone says UNDRAIN.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class Event(Enum):
     UNDRAIN = "undrain"
     DRAIN_OVER = "drain over"
     VANISHED = "vanished"
+    RETURNED = "returned"
 
 
 _S, _E = EndpointState, Event
@@ -48,7 +51,7 @@ TRANSITIONS: dict[EndpointState, dict[Event, EndpointState]] = {
     _S.READY: {_E.SEEN_UNREADY: _S.STARTING, _E.DRAIN: _S.DRAINING, _E.VANISHED: _S.GONE},
     _S.DRAINING: {_E.UNDRAIN: _S.STARTING, _E.DRAIN_OVER: _S.DRAINED, _E.VANISHED: _S.GONE},
     _S.DRAINED: {_E.UNDRAIN: _S.STARTING, _E.VANISHED: _S.GONE},
-    _S.GONE: {},
+    _S.GONE: {_E.RETURNED: _S.STARTING},
 }
 """Every change of state there is. An event without an entry changes nothing."""
 

@@ -51,7 +51,7 @@ class Registry:
         self._rng = rng
         self._pools: dict[str, Pool] = {}
         self._names: dict[str, dict[str, Target]] = {}
-        self._gone: OrderedDict[str, EndpointSpec] = OrderedDict()
+        self._gone: OrderedDict[str, tuple[EndpointSpec, Endpoint]] = OrderedDict()
         self._added = 0
 
     def apply(self, observation: Observation) -> list[str]:
@@ -85,7 +85,7 @@ class Registry:
 
     def is_gone(self, uid: str) -> bool:
         """Whether that uid existed and is gone for good."""
-        return uid in self._gone and _is_final(self._gone[uid])
+        return uid in self._gone and _is_final(self._gone[uid][0])
 
     def names(self) -> dict[str, tuple[str, ...]]:
         """Return every name a request may use, with the namespaces that serve it."""
@@ -127,11 +127,10 @@ class Registry:
         known = self.specs.get(spec.uid)
         if self._is_old(spec, known):
             return []
-        self._gone.pop(spec.uid, None)
         self.specs[spec.uid] = spec
         endpoint = self.endpoints.get(spec.uid)
         if endpoint is None:
-            endpoint = self._add_endpoint(spec)
+            endpoint = self._return_endpoint(spec) or self._add_endpoint(spec)
         elif known is not None and _shape(known) != _shape(spec):
             self._reshape(endpoint, spec)
         fit = spec.ready and spec.deletion is None and not spec.ended
@@ -151,6 +150,16 @@ class Registry:
         self._reshape(endpoint, spec)
         if 0 < spec.created_at < self.blind_before:
             endpoint.blind_since = self.blind_before
+        return endpoint
+
+    def _return_endpoint(self, spec: EndpointSpec) -> Endpoint | None:
+        """Take up the record of an endpoint that was only taken out: requests may be in flight there all the time."""
+        if spec.uid not in self._gone:
+            return None
+        _, endpoint = self._gone.pop(spec.uid)
+        endpoint.on(Event.RETURNED)
+        self.endpoints[spec.uid] = endpoint
+        self._reshape(endpoint, spec)
         return endpoint
 
     def _reshape(self, endpoint: Endpoint, spec: EndpointSpec) -> None:
@@ -177,14 +186,16 @@ class Registry:
         """
         if known is not None:
             return spec.version < known.version
-        last = self._gone.get(spec.uid)
-        return last is not None and (_is_final(last) or spec.version <= last.version > 0)
+        if spec.uid not in self._gone:
+            return False
+        last, _ = self._gone[spec.uid]
+        return _is_final(last) or spec.version <= last.version > 0
 
     def _lose_endpoint(self, uid: str) -> list[str]:
         endpoint = self.endpoints.pop(uid, None)
         if endpoint is None:
             return []
-        self._gone[uid] = self.specs.pop(uid)
+        self._gone[uid] = (self.specs.pop(uid), endpoint)
         if len(self._gone) > REMEMBERED_GONE:
             self._gone.popitem(last=False)
         endpoint.on(Event.VANISHED)

@@ -30,15 +30,29 @@ class Gate:
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
         self._run: DrainRun | None = None
         self._task: asyncio.Task[Ended] | None = None
+        self._waiting = 0
         self._hello: dict[str, bool | Fault] = {}
         self._hello_at: float | None = None
 
     async def wait(self) -> Ended:
-        """Return once SIGTERM may come. Callers at one time share one run; after its end the next call starts anew."""
+        """Return once SIGTERM may come. Callers at one time share one run; after its end the next call starts anew.
+
+        A run that nobody waits for any more ends: the kubelet has killed the container (a liveness failure), and to
+        go on would drain the one that starts in its place. A kubelet that was restarted itself calls again.
+        """
         if self._task is None or self._task.done():
             self._run = DrainRun(self._routers, self._engine, self._settings.limits, self._log, self._clock)
             self._task = asyncio.create_task(self._run.run())
-        return await asyncio.shield(self._task)
+        task = self._task
+        self._waiting += 1
+        try:
+            return await asyncio.shield(task)
+        finally:
+            self._waiting -= 1
+            if not self._waiting and not task.done():
+                self._log("drain-abandoned")
+                task.cancel()
+                self._task = None
 
     async def greet(self) -> None:
         """Say hello for ever, as HelloPlan has it."""
@@ -126,7 +140,7 @@ async def running(settings: GateSettings, log: Log = stderr_log) -> AsyncIterato
         routers = Routers(session, settings.routers, settings.pod_uid, settings.token_file)
         engine = Engine(session, settings.family, settings.listen_host, settings.engine_port)
         gate = Gate(settings, routers, engine, log)
-        runner = web.AppRunner(application(gate), access_log=None, shutdown_timeout=0.1)
+        runner = web.AppRunner(application(gate), access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         greeting = asyncio.create_task(gate.greet())
         try:
             await runner.setup()

@@ -17,7 +17,7 @@ async def answer(api: Api, review: Review) -> Reviewed:
     try:
         status = (await api.create(objects.TOKEN_REVIEWS, None, token_review(review))).get("status") or {}
         user = status.get("user") or {}
-        authenticated = bool(status.get("authenticated"))
+        authenticated = bool(status.get("authenticated")) and _is_for(status, review.audience)
         allowed = authenticated and (review.verb is None or await _may(api, review, user))
     except ApiError as error:
         return Reviewed(review.ticket, authenticated=False, allowed=False, error=str(error))
@@ -50,6 +50,11 @@ def access_review(review: Review, user: Document) -> Document:
         "resourceAttributes": asked | ({"namespace": review.namespace} if review.namespace else {}),
     }
     return {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
+
+
+def _is_for(status: Document, audience: str | None) -> bool:
+    """Whether the token was issued for this audience: an API server that knows no audiences answers without any."""
+    return audience is None or audience in (status.get("audiences") or ())
 
 
 async def _may(api: Api, review: Review, user: Document) -> bool:
