@@ -182,3 +182,14 @@ def test_a_fixed_address_drains_by_hand_without_a_mark() -> None:
     assert not safe(of, T0 + 5)
     of.release(attempt, Outcome.COMPLETED, T0 + 6)
     assert safe(of, T0 + 6)
+
+
+def test_a_late_word_for_an_earlier_mark_does_not_replace_one_for_this() -> None:
+    of = member(pod("a"))
+    see(of, T0, pod("a", version=2, deleted_at=T0, timeout=999))
+    of.set_members(BOTH, T0, answers=of.members_wanted)
+    of.hear(OTHER, deletion(in_flight=1), T0)
+    of.hear(OTHER, {"a": Word(0, frozenset({"gate/c0"}))}, T0 + 1)
+    assert released(of, T0 + 30) == {}
+    of.hear(OTHER, deletion(), T0 + 30)
+    assert set(released(of, T0 + 30)) == {"a"}

@@ -17,8 +17,9 @@ nothing of a replica that is known to be the only one.
 A drain by deletion also ends at its deadline, or when nothing can run at the endpoint any more.
 
 A word holds for good: a member that acknowledged a mark gives the endpoint no request while the mark stands, so that
-its count only falls. Hence words may come late, twice, or in any order. A word for another mark is none: that drain may
-have been cancelled since. The mark of a deletion is the exception, because nothing cancels it.
+its count only falls. Hence words may come late, twice, or in any order. A word for another mark is none, and never
+replaces one for this: that drain may have been cancelled since. The mark of a deletion stands for every other, because
+nothing cancels it.
 """
 
 from __future__ import annotations
@@ -108,7 +109,11 @@ class Drain:
     def agrees(self, member: str) -> bool:
         """Whether another member's last word acknowledges the mark that counts."""
         word = self.words.get(member)
-        return word is not None and not word.marks.isdisjoint((DELETION_KEY, self.mark.key))
+        return word is not None and self.acknowledged_by(word)
+
+    def acknowledged_by(self, word: Word) -> bool:
+        """Whether this word acknowledges the mark that counts."""
+        return not word.marks.isdisjoint((DELETION_KEY, self.mark.key))
 
     def past_deadline(self, now: float) -> bool:
         """Whether time is up, if there is a deadline."""
@@ -237,9 +242,11 @@ class Drains:
         if drain is None or member == self.me:
             return False
         known = drain.words.get(member)
-        drain.words[member] = word
-        if drain.agrees(member):
+        if drain.acknowledged_by(word):
             drain.acked_at.setdefault(member, now)
+        elif member in drain.acked_at:
+            return False  # late: the word that acknowledged it stands, and so does its count
+        drain.words[member] = word
         self._compare(drain, known, word, now)
         return word != known
 
