@@ -112,6 +112,8 @@ def gated(**meta: Any) -> Document:  # noqa: ANN401
         (facts({"endpoints": [{"address": "h:1"}]}), "FixedEndpoints"),
         (facts({"selector": {"matchLabels": {"a": "b"}}}, pods=[pod()]), "GraceTooShort"),
         (facts(pods=[gated()], reports=SILENT), "GateUnreachable"),
+        (facts(pods=[gated()], reports=SILENT, listening_since=NOW - 121), "GateUnreachable"),
+        (facts(pods=[gated()], reports=SILENT, listening_since=NOW - 119, deployment=live()), "Protected"),
         (facts(pods=[gated()], reports={"uid-g": report("uid-g")}), "Protected"),
         (facts(pods=[gated()]), "Protected"),
         (

@@ -23,7 +23,10 @@ OWN_CONDITIONS: Final = frozenset({"AmbiguousSelector"})
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that a status is made of. ``memory`` says why the GPU memory of an endpoint (by uid) is not known."""
+    """All that a status is made of. ``memory`` says why the GPU memory of an endpoint (by uid) is not known.
+
+    ``listening_since`` is when this replica began to hear gates: before it, silence says nothing.
+    """
 
     server: Server
     now: float
@@ -36,6 +39,7 @@ class Facts:
     standing: Mapping[str, Problem] = field(default_factory=dict)
     memory: Mapping[str, str] = field(default_factory=dict)
     drains: Sequence[Document] = ()
+    listening_since: float = 0.0
 
     def state(self, spec: EndpointSpec) -> EndpointState:
         """Return the state of an endpoint: as the data plane reports it, else as it looks from here."""
@@ -155,11 +159,14 @@ def _unreachable(facts: Facts) -> list[Weakness]:
 
 def _is_silent(pod: Document, facts: Facts) -> bool:
     report = facts.reports.get(objects.uid(pod))
-    age = facts.now - objects.seconds(objects.meta(pod).get("creationTimestamp"))
+    created = objects.seconds(objects.meta(pod).get("creationTimestamp"))
+    # An older gate said hello before we listened and says it once a minute: it has that long to be heard again.
+    older = created < facts.listening_since
+    heard_by = (facts.listening_since + GATE_SILENCE_SECONDS if older else created) + GATE_SILENCE_SECONDS
     sidecars = (pod.get("spec") or {}).get("initContainers") or ()
     gated = any(container.get("name") == names.GATE_CONTAINER for container in sidecars)
     silent = report is not None and not report.gate_seen
-    return gated and silent and age > GATE_SILENCE_SECONDS and _running(pod) and not objects.deleting(pod)
+    return gated and silent and facts.now > heard_by and _running(pod) and not objects.deleting(pod)
 
 
 def _running(pod: Document) -> bool:

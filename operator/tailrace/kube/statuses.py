@@ -48,6 +48,7 @@ class Statuses:
         self._installation = installation
         self._explain = explain
         self._counter_seconds = counter_seconds
+        self._listening_since = time.time()
         self._written_at: dict[str, float] = {}
         self.reports: Mapping[str, EndpointReport] = {}
 
@@ -85,6 +86,7 @@ class Statuses:
             standing=standing(server.spec, [other.spec for other in self._view.servers().values()]),
             memory={spec.uid: why for spec in endpoints if (why := self._unknown_memory(spec))},
             drains=self._drains.of(key, (server.document.get("status") or {}).get("drains") or ()),
+            listening_since=self._listening_since,
         )
 
     def _unknown_memory(self, spec: EndpointSpec) -> str:
