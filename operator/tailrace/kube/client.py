@@ -27,6 +27,8 @@ PAGE = 500
 MANAGER = "tailrace"
 RETRY_DELAYS = (0.1, 0.3, 1.0)
 CALL_SECONDS = 10.0
+"""For a whole call, and for silence within a long one: a network that forgets connections tells nobody."""
+
 LIST_SECONDS = 60.0
 WATCH_IDLE_SECONDS = 90.0
 """A watch with bookmarks hears something every minute; a silent one is dead."""
@@ -227,7 +229,9 @@ class Api:
         self, method: str, path: str, *, query: dict[str, str], body: object, content_type: str, seconds: float | None
     ) -> aiohttp.ClientResponse:
         timeout = aiohttp.ClientTimeout(
-            total=seconds, sock_connect=CALL_SECONDS, sock_read=WATCH_IDLE_SECONDS if seconds is None else None
+            total=seconds,
+            sock_connect=CALL_SECONDS,
+            sock_read=WATCH_IDLE_SECONDS if seconds is None else CALL_SECONDS,
         )
         try:
             request = await self._client.param_serialize(
