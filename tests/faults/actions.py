@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import cycle
 
 import orjson
 from aiohttp import web
@@ -117,5 +118,15 @@ def older_than(moment: float) -> Action:
     async def act(exchange: Exchange) -> web.StreamResponse:
         stale = exchange.older_list(moment)
         return stale.response() if stale else await exchange.pass_on()
+
+    return act
+
+
+def in_turn(*acts: Action) -> Action:
+    """Do one after the other, call by call, and begin again at the end."""
+    turns = cycle(acts)
+
+    async def act(exchange: Exchange) -> web.StreamResponse:
+        return await next(turns)(exchange)
 
     return act

@@ -10,6 +10,8 @@ from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 CALL_SECONDS = 30.0
+CLOSE_SECONDS = 0.2
+"""For TLS connections that were cut: their transports close some turns of the loop later."""
 
 
 class Background:
@@ -46,3 +48,4 @@ async def _cancel_others() -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.sleep(CLOSE_SECONDS)

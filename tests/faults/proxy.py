@@ -281,7 +281,7 @@ class FaultProxy:
         self._listener.close()
         for exchange in list(self._exchanges):
             exchange.abort()
-        await self._server.shutdown(0)
+        await self._server.shutdown(0.1)
         await self._listener.wait_closed()
 
     async def _start(self) -> None:
