@@ -2,12 +2,14 @@
 
 import json
 import subprocess
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from tests.cluster.controlplane import ClusterError
 from tests.cluster.kubeconfigs import write_kubeconfig
+from tests.cluster.reader import Reader
 
 KUBECTL_SECONDS = 300
 
@@ -38,8 +40,15 @@ class Cluster:
             raise ClusterError(f"kubectl {' '.join(args)} failed: {result.stderr.strip()}")
         return result
 
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self.kubeconfig)
+
     def get(self, *args: str) -> dict[str, Any]:
         """Return what `kubectl get ARGS -o json` says; empty when the object does not exist."""
+        read = self._reader.get(*args)
+        if read is not None:
+            return read
         text = self.kubectl("get", *args, "--ignore-not-found", "-o", "json").stdout
         found: dict[str, Any] = json.loads(text) if text else {}
         return found

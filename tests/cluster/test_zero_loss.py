@@ -41,6 +41,10 @@ class Deletions:
                 self._note(pod)
             await asyncio.sleep(0.1)
 
+    async def seen(self, number: int) -> None:
+        """Wait until so many pods were seen deleting; a command that asks for it may be done before."""
+        await asyncio.to_thread(eventually, lambda: len(self.at_deletion) >= number, what=f"{number} pods deleting")
+
     def _note(self, pod: Document) -> None:
         uid, address = pod["metadata"]["uid"], f"{pod['status'].get('podIP')}:8000"
         streaming = len(self._load.streaming_from(address))
@@ -105,6 +109,7 @@ async def test_no_stream_is_lost_when(
     await asyncio.to_thread(servers.serve, "alpha", replicas=4, args=SERVERS_ARGS)
     async with _under_load(servers, replica, seed=7) as (load, deletions):
         await asyncio.to_thread(act, servers)
+        await deletions.seen(deleted)
     _audit(servers, load, deletions, deleted=deleted)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,8 +75,14 @@ def _swap(rig: Rig, old: Document, node: str, log: Path) -> None:
     """Put the stranger where the old pod was; its successor must not be first."""
     rig.servers.kubectl("cordon", node)
     rig.vanish(old)
+    eventually(lambda: not _listens(old["status"]["podIP"]), what="the old pod's processes have ended")
     spec = model_server_template(log, model="other")["spec"] | {"nodeName": node}
     rig.servers.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": STRANGER}, "spec": spec})
+
+
+def _listens(address: str) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((address, 8000)) == 0
 
 
 def _address(servers: Servers) -> str:

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientConnectionError, ClientPayloadError, ClientResponse, ClientSession
+from aiohttp import (
+    ClientConnectionError,
+    ClientPayloadError,
+    ClientResponse,
+    ClientSession,
+    TraceConfig,
+    TraceRequestEndParams,
+)
 from tests.sim.wire import chat, data_events, eventually
 
 CHAT = "/v1/chat/completions"
@@ -62,8 +69,18 @@ async def launch(tmp_path: Path) -> AsyncIterator[Launch]:
 
 @pytest.fixture
 async def session() -> AsyncIterator[ClientSession]:
-    async with ClientSession() as session:
+    """Yield a session that closes at its end what tests leave open."""
+    opened: list[ClientResponse] = []
+
+    async def keep(_session: ClientSession, _context: object, ended: TraceRequestEndParams) -> None:
+        opened.append(ended.response)
+
+    trace = TraceConfig()
+    trace.on_request_end.append(keep)
+    async with ClientSession(trace_configs=[trace]) as session:
         yield session
+        for response in opened:
+            response.close()
 
 
 async def begun(session: ClientSession, server: Running, name: str, max_tokens: int = ENDLESS) -> ClientResponse:

@@ -27,7 +27,7 @@ class Heartbeat:
         registered = False
         while True:
             try:
-                if not registered:
+                if not (registered and await self._is_ready()):
                     await self._register()
                 registered = True
                 await self._renew()
@@ -37,6 +37,12 @@ class Heartbeat:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 log.warning("node %s: %s", self._node.name, error)
             await asyncio.sleep(self._interval)
+
+    async def _is_ready(self) -> bool:
+        """Tell whether the node is stored as Ready; the node controller gives up nodes it has not heard of."""
+        status = (await self._api.get(f"{NODES}/{self._node.name}")).get("status") or {}
+        conditions = {one["type"]: one["status"] for one in status.get("conditions") or ()}
+        return conditions.get("Ready") == "True"
 
     async def _register(self) -> None:
         desired = node_object(self._node, time.time())

@@ -82,7 +82,7 @@ class PodWorker:
         if is_deleting(pod):
             self._deletion.set()
         if self._network is not None:
-            self._reporter.changed()
+            self._reporter.stored(pod.get("status") or {})
             if changed:
                 self._volumes.refresh_downward(pod, self._references, self._addresses)
 

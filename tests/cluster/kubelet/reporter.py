@@ -7,7 +7,7 @@ from collections.abc import Callable
 import aiohttp
 from tests.cluster.kubelet.api import Api, ApiError
 from tests.cluster.kubelet.objects import Object
-from tests.cluster.kubelet.status import as_patch
+from tests.cluster.kubelet.status import as_patch, condition_is_true
 
 RETRY_SECONDS = 0.5
 NOT_FOUND = 404
@@ -28,6 +28,15 @@ class Reporter:
 
     def changed(self) -> None:
         """Say that the status may have changed."""
+        self._dirty.set()
+
+    def stored(self, status: Object) -> None:
+        """Take the status as it is stored: what somebody else has made of Ready is written over, as the kubelet does.
+
+        The node controller marks every pod of a node that it has not heard of for a while.
+        """
+        if self._sent is not None and condition_is_true(status, "Ready") != condition_is_true(self._sent, "Ready"):
+            self._sent = None
         self._dirty.set()
 
     async def run(self) -> None:
