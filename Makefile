@@ -28,7 +28,7 @@ demo: setup ## Start a cluster, roll out under load, and show that no request is
 
 test: setup ## Run every test, the cluster suites included; builds the cluster's binaries first
 	$(BIN)/python -m tests.cluster build
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 check: setup ## Check format, lint, types, layers and the core's coverage; print the code's statistics
 	$(BIN)/ruff format --check

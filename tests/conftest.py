@@ -1,5 +1,17 @@
 """Rules for every test."""
 
+import pytest
 from tests.repo.skips import pytest_make_collect_report, pytest_runtest_makereport
 
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
+
+TOGETHER = frozenset({"charts", "faults"})
+"""Folders whose tests share a cluster of their own: one worker runs them, so that there is one such cluster."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Say for `--dist loadgroup` which tests one worker runs: those of a file, or of a folder that shares a cluster."""
+    for item in items:
+        path = item.path.relative_to(config.rootpath)
+        folder = path.parts[1] if len(path.parts) > 2 else ""
+        item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else str(path)))

@@ -63,7 +63,7 @@ class Reader:
         where = "" if kind in CLUSTER_WIDE else f"/namespaces/{asked.namespace}"
         name = f"/{asked.name}" if asked.name else ""
         query = [("labelSelector", asked.selector)] if asked.selector else []
-        return self._call(f"{PATHS[kind]}{where}/{kind}{name}", query)
+        return _with_kinds(self._call(f"{PATHS[kind]}{where}/{kind}{name}", query))
 
     def _call(self, path: str, query: list[tuple[str, str]]) -> dict[str, Any]:
         accept = {"Accept": "application/json"}
@@ -81,3 +81,11 @@ class Reader:
             raise ClusterError(f"GET {path} failed: {answer.status} {body!r}")
         found: dict[str, Any] = json.loads(body)
         return found
+
+
+def _with_kinds(found: dict[str, Any]) -> dict[str, Any]:
+    """Give the items of a list what the API server leaves out of them, as kubectl does."""
+    about = {"apiVersion": found.get("apiVersion"), "kind": str(found.get("kind", "")).removesuffix("List")}
+    if "items" in found:
+        found["items"] = [about | item for item in found["items"]]
+    return found

@@ -23,6 +23,7 @@ class Script:
     told: list[tuple[str, Outcome]] = field(default_factory=list)
     first_bytes: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+    overdue: set[str] = field(default_factory=set)
 
     def acquire(self, request: Request, now: float) -> Pick | Refusal:
         self.times.append(now)
@@ -35,6 +36,10 @@ class Script:
     def first_byte(self, attempt_id: str, now: float) -> None:
         self.times.append(now)
         self.first_bytes.append(attempt_id)
+
+    def is_overdue(self, attempt_id: str, now: float) -> bool:
+        self.times.append(now)
+        return attempt_id in self.overdue
 
     def release(self, attempt_id: str, outcome: Outcome, now: float) -> bool:
         self.times.append(now)
@@ -290,3 +295,24 @@ def test_at_the_drain_deadline_the_request_moves_to_another_pod() -> None:
     assert status(of, first).in_flight == 0
     assert status(of, second).in_flight == 1
     assert [release.lost for release in of.releasable(NOW + 5)] == [0]
+
+
+@pytest.mark.parametrize(("after", "code"), [(4.9, "upstream_broken"), (5, "drain_deadline")])
+def test_a_stream_that_breaks_once_the_deadline_has_passed_was_cut_by_the_drain(after: float, code: str) -> None:
+    of, made = real("a")
+    made.start(NOW)
+    made.first_byte(NOW)
+    see(of, NOW, pod("a", version=2, deleted_at=NOW, timeout=5))
+    step = made.failed(Failure.BROKEN, NOW + after)
+    assert isinstance(step, Fail)
+    assert (step.streaming, step.verdict.code) == (True, code)
+    assert counts(of) == {"a": 0}
+
+
+def test_an_attempt_that_has_ended_is_not_overdue() -> None:
+    of, _ = real("a")
+    attempt = pick(of).attempt
+    see(of, NOW, pod("a", version=2, deleted_at=NOW, timeout=5))
+    assert of.is_overdue(attempt, NOW + 5)
+    of.release(attempt, Outcome.COMPLETED, NOW + 5)
+    assert not of.is_overdue(attempt, NOW + 5)

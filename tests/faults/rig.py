@@ -203,8 +203,9 @@ class Rig:
         pods = self.servers.pods()
         if any("deletionTimestamp" in pod["metadata"] for pod in pods):
             return False
+        wanted = self.servers.get("isvr", "alpha").get("spec", {}).get("replicas", 0)
         ready = {pod["metadata"]["uid"] for pod in pods if _is_ready(pod)}
-        return ready == self.endpoints() and len(ready) == len(pods)
+        return ready == self.endpoints() and len(ready) == len(pods) >= wanted
 
     def _is_idle(self) -> bool:
         return bool(self.replica.get("/endpoints")["inFlight"] == 0)

@@ -392,6 +392,11 @@ class Drains:
         """Return the endpoints that have attempts which must be cut now."""
         return [d.endpoint for d in self._drains.values() if d.endpoint.in_flight and d.past_deadline(now)]
 
+    def is_past_deadline(self, uid: str, now: float) -> bool:
+        """Whether the endpoint drains and its time is up."""
+        drain = self._drains.get(uid)
+        return drain is not None and drain.past_deadline(now)
+
     def next_deadline(self, now: float) -> float | None:
         """Return when ``advance`` or ``past_deadline`` may next change their answer by the clock alone."""
         times = [at for drain in self._drains.values() if drain.outcome is None for at in self._times(drain)]

@@ -6,7 +6,8 @@ Rules:
 2. A pooled connection that the engine had closed is no fault of the endpoint: the same one is tried again, once.
 3. Other failures before the first byte go to another endpoint while there is one, ``MAX_ATTEMPTS`` in all. An engine
    that is only late is not: it has the request already, and a second one would add to its load.
-4. At the drain deadline an attempt without a byte sent is re-routed; a stream is ended with a terminal error.
+4. At the drain deadline an attempt without a byte sent is re-routed; a stream is ended with a terminal error, which
+   is the same when the engine, told to stop then, breaks it off first.
 5. Every attempt is released exactly once, with the outcome that its door saw.
 
 A transport calls ``start``; then for each ``Forward`` exactly one of ``failed``, ``cut``, ``client_gone`` or
@@ -107,6 +108,10 @@ class Attempts(Protocol):
         """Book the end of an attempt."""
         ...
 
+    def is_overdue(self, attempt_id: str, now: float) -> bool:
+        """Tell whether the drain deadline of the attempt's endpoint has passed."""
+        ...
+
 
 class Exchange:
     """The life of one request; see the rules at the top of the file."""
@@ -152,6 +157,8 @@ class Exchange:
         """Say what to do after a failure."""
         verdict = VERDICTS[failure]
         pick = self._current()
+        if failure is Failure.BROKEN and self._attempts.is_overdue(pick.attempt, now):
+            return self.cut(now)  # the engine was told to stop at the deadline, and was faster than the cut
         if self._began:
             self._end(Outcome.LOST, now)
             return Fail(verdict, streaming=True)

@@ -336,6 +336,11 @@ class Router:
         """Return the attempts whose endpoint's deadline has passed: the doors that carry them should cut them."""
         return [a.id for endpoint in self._drains.past_deadline(now) for a in self._ledger.at(endpoint.uid)]
 
+    def is_overdue(self, attempt_id: str, now: float) -> bool:
+        """Whether the attempt is in flight past the drain deadline of its endpoint."""
+        attempt = self._ledger.get(attempt_id)
+        return attempt is not None and self._drains.is_past_deadline(attempt.endpoint.uid, now)
+
     def questions(self, now: float) -> dict[str, tuple[str, str]]:
         """Return uid -> (address, engine) of the endpoints whose engine should be asked whether it is idle."""
         found = {}
