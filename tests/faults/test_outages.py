@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 from tests.cluster.embedded import EmbeddedCluster
+from tests.cluster.servers import eventually
 from tests.faults.rig import SOAK, Rig
 
 pytestmark = pytest.mark.cluster
@@ -36,7 +37,9 @@ def _no_api_server(rig: Rig) -> Iterator[None]:
         yield
     finally:
         process.start()
-        rig.cluster.kubectl("get", "--raw", "/readyz", check=False)
+        eventually(
+            lambda: rig.cluster.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, what="ready again"
+        )
 
 
 def _refused(rig: Rig) -> AbstractContextManager[None]:
