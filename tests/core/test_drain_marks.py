@@ -96,6 +96,14 @@ def test_a_resumed_pod_that_is_not_ready_waits_until_it_is() -> None:
     assert pick(of, T0 + 1).uid == "a"
 
 
+def test_a_resumed_pod_of_a_machine_that_is_gone_gets_nothing_though_it_was_ready() -> None:
+    of = router(pod("a"))
+    of.drain("a", 1, T0)
+    see(of, T0, pod("a", version=2, ended=True))
+    of.resume("a", 2)
+    assert state(of, "a") is STARTING
+
+
 @pytest.mark.parametrize(("generation", "after"), [(4, DRAINING), (5, READY), (6, READY)])
 def test_a_resume_of_a_lower_generation_is_old_news(generation: int, after: EndpointState) -> None:
     of = router(pod("a"))

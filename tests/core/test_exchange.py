@@ -24,6 +24,8 @@ class Script:
     first_bytes: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     overdue: set[str] = field(default_factory=set)
+    given: list[Pick] = field(default_factory=list)
+    repeatable: bool = True
 
     def acquire(self, request: Request, now: float) -> Pick | Refusal:
         self.times.append(now)
@@ -31,7 +33,9 @@ class Script:
         answer = self.answers.pop(0)
         if isinstance(answer, RefusalCode):
             return Refusal(answer, "no", 1)
-        return Pick(f"{answer}-{len(self.asked)}", answer, f"{answer}:80", None, Timeouts(), None)
+        pick = Pick(f"{answer}-{len(self.asked)}", answer, f"{answer}:80", None, Timeouts(), None)
+        self.given.append(pick)
+        return pick
 
     def first_byte(self, attempt_id: str, now: float) -> None:
         self.times.append(now)
@@ -40,6 +44,9 @@ class Script:
     def is_overdue(self, attempt_id: str, now: float) -> bool:
         self.times.append(now)
         return attempt_id in self.overdue
+
+    def may_repeat(self, attempt_id: str) -> bool:
+        return self.repeatable and any(pick.attempt == attempt_id for pick in self.given)
 
     def release(self, attempt_id: str, outcome: Outcome, now: float) -> bool:
         self.times.append(now)
@@ -121,7 +128,7 @@ def test_other_failures_go_to_another_endpoint(failure: Failure) -> None:
     made, script = exchange("a", "b")
     assert uid(made.failed(failure, NOW)) == "b"
     assert script.told == [("a-1", Outcome.REROUTED)]
-    assert (set(script.asked[1].avoid), script.asked[1].prefer) == ({"a"}, None)
+    assert set(script.asked[1].avoid) == {"a"}
 
 
 @pytest.mark.parametrize("failure", NOT_RETRIED)
@@ -146,18 +153,29 @@ def test_attempts_are_limited_and_the_last_failure_is_the_answer() -> None:
 
 
 def test_a_stale_connection_is_tried_again_on_the_same_endpoint_once() -> None:
-    made, script = exchange("a", "a", "b")
-    assert uid(made.failed(Failure.STALE, NOW)) == "a"
-    assert (set(script.asked[1].avoid), script.asked[1].prefer) == (set(), "a")
+    made, script = exchange("a", "b")
+    assert made.failed(Failure.STALE, NOW) == Forward(script.given[0])
+    assert script.told == []
     assert uid(made.failed(Failure.STALE, NOW)) == "b"
-    assert (set(script.asked[2].avoid), script.asked[2].prefer) == ({"a"}, None)
+    assert set(script.asked[1].avoid) == {"a"}
+    assert (script.told, made.tries) == ([("a-1", Outcome.REROUTED)], 3)
 
 
 def test_each_endpoint_may_have_one_stale_connection() -> None:
-    made, script = exchange("a", "b", "b")
+    made, script = exchange("a", "b", "c")
+    made.failed(Failure.STALE, NOW)
     made.failed(Failure.CONNECT, NOW)
+    assert made.tries == MAX_ATTEMPTS
+    made, script = exchange("a", "b")
+    made.failed(Failure.CONNECT, NOW)
+    assert made.failed(Failure.STALE, NOW) == Forward(script.given[1])
+
+
+def test_a_stale_connection_to_an_endpoint_that_gets_no_requests_goes_elsewhere() -> None:
+    made, script = exchange("a", "b")
+    script.repeatable = False
     assert uid(made.failed(Failure.STALE, NOW)) == "b"
-    assert (set(script.asked[2].avoid), script.asked[2].prefer) == ({"a"}, "b")
+    assert script.told == [("a-1", Outcome.REROUTED)]
 
 
 def test_what_the_request_itself_avoids_is_avoided_to_the_end() -> None:
@@ -172,13 +190,14 @@ def test_what_the_request_itself_avoids_is_avoided_to_the_end() -> None:
 def test_without_another_endpoint_the_failure_is_the_answer(code: RefusalCode) -> None:
     made, script = exchange("a", code)
     assert made.failed(Failure.CONNECT, NOW) == Fail(VERDICTS[Failure.CONNECT], streaming=False)
-    assert script.told == [("a-1", Outcome.REROUTED)]
+    assert script.told == [("a-1", Outcome.FAILED)]
 
 
 def test_when_all_others_are_full_the_client_is_told_to_come_back() -> None:
-    made, _ = exchange("a", RefusalCode.SATURATED)
+    made, script = exchange("a", RefusalCode.SATURATED)
     step = made.failed(Failure.CONNECT, NOW)
     assert isinstance(step, Refuse)
+    assert script.told == [("a-1", Outcome.FAILED)]
     assert step.refusal.retry_after == 1
 
 
@@ -204,7 +223,7 @@ def test_at_the_deadline_without_another_endpoint_the_client_is_told() -> None:
     step = made.cut(NOW)
     assert isinstance(step, Fail)
     assert (step.streaming, step.verdict.status) == (False, 503)
-    assert script.told == [("a-1", Outcome.REROUTED)]
+    assert script.told == [("a-1", Outcome.CUT)]
 
 
 def test_what_is_told_after_the_end_is_an_error_of_the_transport() -> None:
@@ -245,7 +264,7 @@ def test_a_retry_moves_the_count_from_the_first_pod_to_the_second_at_once() -> N
 def test_a_stale_connection_is_retried_on_the_same_pod_even_if_another_is_idler() -> None:
     of, made = real("a", "b")
     first = uid(made.start(NOW))
-    others = [pick(of, prefer=first) for _ in range(2)]
+    others = [pick(of, avoid=frozenset({"a", "b"} - {first})) for _ in range(2)]
     assert {each.uid for each in others} == {first}
     assert uid(made.failed(Failure.STALE, NOW)) == first
     assert uid(made.failed(Failure.STALE, NOW)) != first
@@ -316,3 +335,21 @@ def test_an_attempt_that_has_ended_is_not_overdue() -> None:
     assert of.is_overdue(attempt, NOW + 5)
     of.release(attempt, Outcome.COMPLETED, NOW + 5)
     assert not of.is_overdue(attempt, NOW + 5)
+
+
+def test_a_request_that_the_drain_ends_without_another_pod_is_counted_as_lost() -> None:
+    of, made = real("a")
+    made.start(NOW)
+    see(of, NOW, pod("a", version=2, deleted_at=NOW, timeout=5))
+    assert isinstance(made.cut(NOW + 5), Fail)
+    (release,) = of.releasable(NOW + 5)
+    assert (release.in_flight_at_start, release.finished, release.lost) == (1, 0, 1)
+
+
+def test_a_stale_connection_is_no_new_attempt_and_keeps_its_slot() -> None:
+    of, made = real("a", capacity=1)
+    first = made.start(NOW)
+    assert made.failed(Failure.STALE, NOW) == first
+    assert counts(of) == {"a": 1}
+    made.completed(NOW)
+    assert counts(of) == {"a": 0}

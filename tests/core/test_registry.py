@@ -165,7 +165,7 @@ def test_a_server_that_is_removed_gets_no_new_request_and_its_pods_finish_theirs
 
 def test_a_server_that_comes_back_finds_its_pods() -> None:
     of = router(pod("a"), pod("b"))
-    attempt = pick(of, NOW, prefer="a").attempt
+    attempt = pick(of, NOW, avoid=frozenset({"b"})).attempt
     see(of, NOW, pod("b", version=2, deleted_at=NOW))
     of.apply(ServerGone("ns/s"), NOW)
     of.apply(ServerSeen(server()), NOW)

@@ -207,19 +207,18 @@ class RouterMachine(RuleBasedStateMachine):
         model=st.sampled_from(["one", "two", "lora"]),
         leased=st.booleans(),
         avoid=st.frozensets(uids, max_size=2),
-        prefer=st.one_of(st.none(), uids),
         count=st.integers(1, 4),
     )
-    def acquire(self, model: str, leased: bool, avoid: frozenset[str], prefer: str | None, count: int) -> None:
+    def acquire(self, model: str, leased: bool, avoid: frozenset[str], count: int) -> None:
         for _ in range(count):
             self._expire()
             before = {each.uid: each for each in self.router.status().endpoints}
-            answer = self.router.acquire(Request(model, avoid=avoid, prefer=prefer, leased=leased), self.now)
+            answer = self.router.acquire(Request(model, avoid=avoid, leased=leased), self.now)
             if isinstance(answer, Refusal):
                 assert answer.message
                 return
             self._check_pick(answer, before[answer.uid].state, model)
-            assert answer.uid not in avoid or answer.uid == prefer
+            assert answer.uid not in avoid
             self.held[answer.attempt] = Held(answer.uid, answer.expires_at)
 
     def _check_pick(self, answer: Pick, state: EndpointState, model: str) -> None:

@@ -252,19 +252,6 @@ def test_every_strategy_picks_only_what_qualifies(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_a_preferred_endpoint_comes_first_if_it_qualifies(name: str) -> None:
-    a, b = endpoint("a", 4, 40), endpoint("b", 1, 80, 1)
-    made = pool(a, b, strategy=name)
-    assert made.pick(1, prefer="a") is a
-    assert made.pick(1, prefer="b") is b
-    assert made.pick(5000, prefer="a") is b
-    b.take()
-    assert made.pick(1, prefer="b") is a
-    assert made.pick(1, "lora", prefer="a") is None
-    assert made.pick(1, prefer="who") is a
-
-
-@pytest.mark.parametrize("name", STRATEGIES)
 def test_many_refusals_end_in_one_counted_scan_that_keeps_the_rule(name: str) -> None:
     plain = [endpoint(f"p{n}", 4, 80, n) for n in range(REFUSALS_BEFORE_SCAN)]
     tuned = [endpoint(f"t{n}", 4, 16, 100 + n) for n in range(3)]

@@ -132,11 +132,10 @@ def pick(
     tokens: int = 1,
     leased: bool = False,
     avoid: frozenset[str] = frozenset(),
-    prefer: str | None = None,
     namespace: str | None = None,
 ) -> Pick:
     """Acquire; a refusal fails the test."""
-    request = Request(model, tokens, namespace, avoid, leased, prefer)
+    request = Request(model, tokens, namespace, avoid, leased)
     answer = of.acquire(request, now)
     assert isinstance(answer, Pick), answer
     return answer

@@ -121,7 +121,7 @@ class Drain:
         return deadline is not None and now >= deadline
 
 
-_LOSSES = frozenset({Outcome.LOST, Outcome.CUT})
+_LOSSES = frozenset({Outcome.LOST, Outcome.CUT, Outcome.FAILED})
 _OPEN_ENDED = frozenset({Outcome.REROUTED, Outcome.EXPIRED})
 """Neither finished nor lost here: rerouted attempts go on elsewhere, expired leases are unknown."""
 

@@ -3,12 +3,14 @@
 Rules:
 
 1. Nothing is retried once a byte of the answer has reached the client.
-2. A pooled connection that the engine had closed is no fault of the endpoint: the same one is tried again, once.
+2. A pooled connection that the engine had closed is no fault of the endpoint: the same attempt is sent again, once,
+   unless the endpoint gets no requests by now.
 3. Other failures before the first byte go to another endpoint while there is one, ``MAX_ATTEMPTS`` in all. An engine
    that is only late is not: it has the request already, and a second one would add to its load.
 4. At the drain deadline an attempt without a byte sent is re-routed; a stream is ended with a terminal error, which
    is the same when the engine, told to stop then, breaks it off first.
-5. Every attempt is released exactly once, with the outcome that its door saw.
+5. Every attempt is released exactly once, with the outcome that its door saw; it was re-routed only if there was
+   another endpoint for it.
 
 A transport calls ``start``; then for each ``Forward`` exactly one of ``failed``, ``cut``, ``client_gone`` or
 ``completed``, with ``first_byte`` before it when one came. It does what the returned step says.
@@ -112,6 +114,10 @@ class Attempts(Protocol):
         """Tell whether the drain deadline of the attempt's endpoint has passed."""
         ...
 
+    def may_repeat(self, attempt_id: str) -> bool:
+        """Tell whether the attempt may be sent to its endpoint once more."""
+        ...
+
 
 class Exchange:
     """The life of one request; see the rules at the top of the file."""
@@ -165,29 +171,33 @@ class Exchange:
         if verdict.again is Again.NOWHERE or self._tries >= MAX_ATTEMPTS:
             self._end(Outcome.FAILED, now)
             return Fail(verdict, streaming=False)
-        if verdict.again is Again.SAME and self._stale_at != pick.uid:
+        if verdict.again is Again.SAME and self._stale_at != pick.uid and self._attempts.may_repeat(pick.attempt):
             self._stale_at = pick.uid
-            return self._again(verdict, now, prefer=pick.uid)
-        self._avoid |= {pick.uid}
-        return self._again(verdict, now)
+            self._tries += 1
+            return Forward(pick)
+        return self._elsewhere(verdict, Outcome.FAILED, now)
 
     def cut(self, now: float) -> Step:
         """Say what to do when the endpoint's drain deadline has passed."""
         if self._began:
             self._end(Outcome.CUT, now)
             return Fail(_CUT, streaming=True)
-        self._avoid |= {self._current().uid}
-        return self._again(_CUT, now)
+        return self._elsewhere(_CUT, Outcome.CUT, now)
 
-    def _again(self, verdict: Verdict, now: float, prefer: str | None = None) -> Step:
-        self._end(Outcome.REROUTED, now)
-        step = self._try(now, prefer)
-        if isinstance(step, Refuse) and step.refusal.code is not RefusalCode.SATURATED:
-            return Fail(verdict, streaming=False)
+    def _elsewhere(self, verdict: Verdict, otherwise: Outcome, now: float) -> Step:
+        """Try another endpoint; the attempt under way ends as ``otherwise`` when there is none."""
+        left = self._current()
+        self._avoid |= {left.uid}
+        step = self._try(now)
+        moved = isinstance(step, Forward)
+        self._attempts.release(left.attempt, Outcome.REROUTED if moved else otherwise, now)
+        if isinstance(step, Refuse):
+            self._pick = None
+            return step if step.refusal.code is RefusalCode.SATURATED else Fail(verdict, streaming=False)
         return step
 
-    def _try(self, now: float, prefer: str | None = None) -> Forward | Refuse:
-        request = replace(self._request, avoid=self._avoid, prefer=prefer) if self._tries else self._request
+    def _try(self, now: float) -> Forward | Refuse:
+        request = replace(self._request, avoid=self._avoid) if self._tries else self._request
         answer = self._attempts.acquire(request, now)
         if isinstance(answer, Refusal):
             return Refuse(answer)

@@ -145,6 +145,11 @@ class EndpointSpec:
     drain: DrainSpec = field(default_factory=DrainSpec)
 
     @property
+    def fit(self) -> bool:
+        """Whether it could be given requests, as observed."""
+        return self.ready and self.deletion is None and not self.ended
+
+    @property
     def is_pod(self) -> bool:
         """Whether it is a pod; a fixed address has no object that could be marked, and was never created."""
         return self.created_at > 0
@@ -205,8 +210,7 @@ class Request:
     """What the pick needs to know of a request.
 
     ``tokens`` is the estimate of prompt and output; ``namespace`` narrows an ambiguous name; ``avoid`` are uids that
-    an earlier attempt of the same request met, ``prefer`` the one to try once more if it may be picked;
-    ``leased`` marks a door that cannot see the end of the request.
+    an earlier attempt of the same request met; ``leased`` marks a door that cannot see the end of the request.
     """
 
     model: str
@@ -214,12 +218,11 @@ class Request:
     namespace: str | None = None
     avoid: frozenset[str] = frozenset()
     leased: bool = False
-    prefer: str | None = None
 
     @property
     def is_retry(self) -> bool:
         """Whether an earlier attempt of the same request was made."""
-        return bool(self.avoid) or self.prefer is not None
+        return bool(self.avoid)
 
 
 class Pick(NamedTuple):

@@ -80,19 +80,13 @@ class Pool:
         tokens: int,
         adapter: str | None = None,
         avoid: frozenset[str] = frozenset(),
-        prefer: str | None = None,
     ) -> Endpoint | None:
-        """Return the endpoint the strategy prefers among those that qualify, or None. Takes no slot.
-
-        The endpoint with the uid ``prefer`` comes before what the strategy says, if it qualifies.
-        """
+        """Return the endpoint the strategy prefers among those that qualify, or None. Takes no slot."""
         candidates = self._long if tokens > self._long_above else self._any
-        endpoint = None if prefer is None else _preferred(candidates, prefer, adapter)
-        if endpoint is None:
-            if self._first_wins and adapter is None and not avoid:
-                endpoint = candidates.sources[0].best()
-            else:
-                endpoint = self._compare(candidates, adapter, avoid)
+        if self._first_wins and adapter is None and not avoid:
+            endpoint = candidates.sources[0].best()
+        else:
+            endpoint = self._compare(candidates, adapter, avoid)
         if endpoint is not None:
             for source in self._counting:
                 source.took(endpoint)
@@ -154,11 +148,6 @@ class Pool:
         able = [e for e in candidates.ready.values() if e.available and e.uid not in avoid and _serves(e, adapter)]
         take = self._strategy.take
         return [e for source in candidates.sources for e in nsmallest(take, able, key=source.order)]
-
-
-def _preferred(candidates: Candidates, uid: str, adapter: str | None) -> Endpoint | None:
-    endpoint = candidates.ready.get(uid)
-    return endpoint if endpoint is not None and endpoint.available and _serves(endpoint, adapter) else None
 
 
 def _serves(endpoint: Endpoint, adapter: str | None) -> bool:

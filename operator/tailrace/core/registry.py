@@ -133,8 +133,7 @@ class Registry:
             endpoint = self._return_endpoint(spec) or self._add_endpoint(spec)
         elif known is not None and _shape(known) != _shape(spec):
             self._reshape(endpoint, spec)
-        fit = spec.ready and spec.deletion is None and not spec.ended
-        endpoint.on(Event.SEEN_READY if fit else Event.SEEN_UNREADY)
+        endpoint.on(Event.SEEN_READY if spec.fit else Event.SEEN_UNREADY)
         return [spec.uid]
 
     def _add_endpoint(self, spec: EndpointSpec) -> Endpoint:

@@ -104,7 +104,7 @@ class Router:
 
     def _undrain(self, endpoint: Endpoint, spec: EndpointSpec) -> None:
         cancelled = spec.cordon is None and spec.is_pod and self._drains.saw_no_cordon(spec.uid)
-        if spec.ready:
+        if spec.fit:
             cancelled |= self._drains.saw_ready(spec.uid, spec.incarnation)
             if cancelled:
                 endpoint.on(Event.SEEN_READY)
@@ -162,7 +162,7 @@ class Router:
         if isinstance(target, Refusal):
             return target
         self._expire(now)
-        endpoint = target.pool.pick(request.tokens, target.adapter, request.avoid, request.prefer)
+        endpoint = target.pool.pick(request.tokens, target.adapter, request.avoid)
         if endpoint is None:
             return _refusal(target, request)
         return self._book(request, target, endpoint, now)
@@ -263,7 +263,7 @@ class Router:
         """Cancel a drain by hand. A drain by deletion goes on: nothing brings a deleted pod back."""
         spec = self._registry.specs.get(uid)
         if spec is not None and self._drains.resume(uid, generation):
-            if spec.ready:
+            if spec.fit:
                 self._registry.endpoints[uid].on(Event.SEEN_READY)
             self._changed()
         return self.drain_status(uid)
@@ -340,6 +340,11 @@ class Router:
         """Whether the attempt is in flight past the drain deadline of its endpoint."""
         attempt = self._ledger.get(attempt_id)
         return attempt is not None and self._drains.is_past_deadline(attempt.endpoint.uid, now)
+
+    def may_repeat(self, attempt_id: str) -> bool:
+        """Whether the attempt is in flight at an endpoint that would still be given requests."""
+        attempt = self._ledger.get(attempt_id)
+        return attempt is not None and attempt.endpoint.state is EndpointState.READY
 
     def questions(self, now: float) -> dict[str, tuple[str, str]]:
         """Return uid -> (address, engine) of the endpoints whose engine should be asked whether it is idle."""
