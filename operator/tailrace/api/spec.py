@@ -153,7 +153,7 @@ class LoadBalancing(Part):
     strategy: Strategy = Field(
         default=Strategy.WEIGHTED_LEAST_CONNECTIONS,
         description="WeightedLeastConnections takes the lowest share of capacity in use, LeastRequests the fewest "
-        "requests in flight, RoundRobin the next in turn by capacity, PowerOfTwoChoices the better of two at random.",
+        "requests in flight, RoundRobin each in turn, PowerOfTwoChoices the better of two at random.",
     )
     long_prompt_tokens: int = Field(
         default=4096,

@@ -189,7 +189,7 @@ class EndpointSeen:
 
 @dataclass(frozen=True, slots=True)
 class EndpointGone:
-    """An endpoint's object is gone for good: its uid never returns."""
+    """An endpoint's object is gone. The uid of a deleted pod never returns; one that was only taken out may."""
 
     uid: str
 
