@@ -1,30 +1,53 @@
-"""What one pick costs: route_request + complete_request at 10 to 10,000 servers, harness overhead subtracted.
+"""What one pick costs: choosing an endpoint and letting go of it again, at 10 to 10,000 endpoints.
 
-Run: python bench/pick.py [servers ...]. Unequal servers at 80 % load, completions in random order, 1 % long prompts.
-CPU time of this process, median of several rounds. Absolute figures depend on the machine; the ratio does not.
+Run: python -m bench pick. Unequal endpoints at 80 % load, ends in random order, 1 % long prompts. CPU time of this
+process, the harness's own subtracted, median of several rounds. Three layers are measured: the public `LoadBalancer`
+(route_request + complete_request), the `Pool` alone (pick + take + free), and the `Router` as the doors call it
+(acquire + release). Absolute figures depend on the machine; the ratio between sizes does not.
 """
 
 from __future__ import annotations
 
-import sys
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from statistics import median
 from time import process_time_ns
+from typing import Any
+
+from bench.marks import Mark, show
 
 from tailrace import LoadBalancer
+from tailrace.core.endpoint import Endpoint, Event
+from tailrace.core.model import EndpointSpec, ModelSpec, Outcome, Pick, PoolSettings, Request, ServerSpec, Snapshot
+from tailrace.core.pool import Pool
+from tailrace.core.router import Router
 
 SIZES = (10, 100, 1_000, 10_000)
 ROUNDS = 9
 PAIRS = 20_000
 LOAD = 0.8
 LONG_SHARE = 0.01
+LONG, SHORT = 5_000, 500
 CAPACITIES = (4, 8, 16, 32, 64)
 MEMORIES = (24, 40, 80, 141)
+MODEL = "demo"
+NOW = 1_000.0
 
-Route = Callable[[str, int], object]
-Complete = Callable[[str], object]
+MOST_MICROSECONDS = 4.0
+MOST_GROWTH = 3.0
+
+Shape = list[tuple[int, int]]
+"""Capacity and GPU memory of each endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Something that picks: ``take`` gets a request's id and tokens and returns what ``give`` gets at its end."""
+
+    take: Callable[[str, int], Any]
+    give: Callable[[Any], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +59,65 @@ class Round:
     tokens: list[int]
 
 
-def filled(servers: int, rng: Random) -> tuple[LoadBalancer, list[str]]:
-    """Return a balancer at the load of the benchmark, and the ids in flight."""
-    balancer = LoadBalancer()
-    slots = 0
-    for number in range(servers):
-        capacity = rng.choice(CAPACITIES)
-        balancer.add_server(f"server-{number}", capacity, MEMORIES[number % len(MEMORIES)])
-        slots += capacity
-    active = [f"first-{number}" for number in range(int(slots * LOAD))]
-    for request_id in active:
-        balancer.route_request(request_id, 100)
-    return balancer, active
+def balancer(shape: Shape) -> Subject:
+    """Return the public class."""
+    made = LoadBalancer()
+    for number, (capacity, memory) in enumerate(shape):
+        made.add_server(f"server-{number}", capacity, memory)
+
+    def take(request_id: str, tokens: int) -> str:
+        made.route_request(request_id, tokens)
+        return request_id
+
+    return Subject(take, made.complete_request)
+
+
+def pool(shape: Shape) -> Subject:
+    """Return a pool without accounts around it."""
+    made = Pool(PoolSettings(), Random(0))
+    for number, (capacity, memory) in enumerate(shape):
+        endpoint = Endpoint(f"e-{number}", address="", capacity=capacity, gpu_memory_gb=memory, added=number)
+        endpoint.on(Event.SEEN_READY)
+        made.add(endpoint)
+
+    def take(_: str, tokens: int) -> Endpoint:
+        endpoint = made.pick(tokens)
+        assert endpoint is not None
+        endpoint.take()
+        return endpoint
+
+    return Subject(take, Endpoint.free)
+
+
+def router(shape: Shape) -> Subject:
+    """Return the entry that the doors use."""
+    made = Router("bench", booted_at=NOW, rng=Random(0))
+    server = ServerSpec(key="ns/s", namespace="ns", models=(ModelSpec(MODEL),), created_at=1.0)
+    endpoints = tuple(
+        EndpointSpec(f"e-{n}", "ns/s", f"e-{n}", f"10.0.0.1:{n}", capacity, ready=True, gpu_memory_gb=memory)
+        for n, (capacity, memory) in enumerate(shape)
+    )
+    made.apply(Snapshot((server,), endpoints), NOW)
+
+    def take(_: str, tokens: int) -> str:
+        pick = made.acquire(Request(MODEL, tokens), NOW)
+        assert isinstance(pick, Pick)
+        return pick.attempt
+
+    return Subject(take, lambda attempt: made.release(attempt, Outcome.COMPLETED, NOW))
+
+
+def nothing() -> Subject:
+    """Return what costs only what the harness costs."""
+    return Subject(lambda request_id, _: request_id, lambda _: None)
+
+
+LAYERS: dict[str, Callable[[Shape], Subject]] = {"LoadBalancer": balancer, "Pool": pool, "Router": router}
+
+
+def make_shape(endpoints: int, rng: Random) -> Shape:
+    """Return unequal endpoints."""
+    return [(rng.choice(CAPACITIES), MEMORIES[number % len(MEMORIES)]) for number in range(endpoints)]
 
 
 def make_round(active: int, number: int, rng: Random) -> Round:
@@ -55,47 +125,57 @@ def make_round(active: int, number: int, rng: Random) -> Round:
     return Round(
         ends=[rng.randrange(active) for _ in range(PAIRS)],
         ids=[f"round-{number}-{pair}" for pair in range(PAIRS)],
-        tokens=[5_000 if rng.random() < LONG_SHARE else 500 for _ in range(PAIRS)],
+        tokens=[LONG if rng.random() < LONG_SHARE else SHORT for _ in range(PAIRS)],
     )
 
 
-def run(work: Round, active: list[str], route: Route, complete: Complete) -> float:
-    """Do one round; return nanoseconds per pair."""
+def run(work: Round, active: list[Any], subject: Subject) -> float:
+    """Do one round; return microseconds per pair."""
+    take, give = subject.take, subject.give
     start = process_time_ns()
     for end, request_id, tokens in zip(work.ends, work.ids, work.tokens, strict=True):
-        complete(active[end])
-        active[end] = request_id
-        route(request_id, tokens)
-    return (process_time_ns() - start) / PAIRS
+        give(active[end])
+        active[end] = take(request_id, tokens)
+    return (process_time_ns() - start) / PAIRS / 1_000
 
 
-def no_route(_request_id: str, _tokens: int) -> None:
-    """Stand in for a route: what calling anything costs is the harness's own."""
+def cost(subject: Subject, active: int, endpoints: int) -> float:
+    """Return microseconds per pair, the median of the rounds; the same requests for every subject."""
+    rng = Random(endpoints)
+    held = [subject.take(f"first-{number}", SHORT) for number in range(active)]
+    gc.collect()
+    return median(run(make_round(active, number, rng), held, subject) for number in range(ROUNDS))
 
 
-def no_complete(_request_id: str) -> None:
-    """Stand in for a completion."""
+def measure(endpoints: int) -> dict[str, float]:
+    """Return microseconds per pair of each layer, and of the harness alone."""
+    shape = make_shape(endpoints, Random(endpoints))
+    active = int(sum(capacity for capacity, _ in shape) * LOAD)
+    harness = cost(nothing(), active, endpoints)
+    costs = {name: cost(make(shape), active, endpoints) - harness for name, make in LAYERS.items()}
+    return costs | {"harness": harness}
 
 
-def measure(servers: int) -> tuple[float, float]:
-    """Return microseconds per pair of the balancer, and of the harness alone."""
-    rng = Random(servers)
-    balancer, active = filled(servers, rng)
-    rounds = [make_round(len(active), number, rng) for number in range(ROUNDS)]
-    whole = median(run(work, active, balancer.route_request, balancer.complete_request) for work in rounds)
-    harness = median(run(work, list(active), no_route, no_complete) for work in rounds)
-    return (whole - harness) / 1_000, harness / 1_000
+def marks(name: str, few: float, many: float) -> list[Mark]:
+    """Return what a layer's costs at the fewest and the most endpoints are held against: the public class, to marks."""
+    most, growth = (MOST_MICROSECONDS, MOST_GROWTH) if name == "LoadBalancer" else (None, None)
+    return [
+        Mark(f"{name}: one pair at {SIZES[-1]:,} endpoints", many, most, "us"),
+        Mark(f"{name}: {SIZES[-1]:,} endpoints against {SIZES[0]}", many / few, growth, "x"),
+    ]
 
 
-def main(sizes: list[int]) -> None:
-    """Print one row a size."""
-    print(f"{'servers':>8} {'us/pair':>8} {'x first':>8} {'harness':>8}")
-    first = 0.0
-    for servers in sizes:
-        pair, harness = measure(servers)
-        first = first or pair
-        print(f"{servers:>8} {pair:>8.2f} {pair / first:>8.2f} {harness:>8.2f}")
+def main() -> None:
+    """Print one row a size, then the marks."""
+    print("microseconds of CPU for one pick and its end")
+    print(f"{'endpoints':>9}" + "".join(f"{name:>14}" for name in (*LAYERS, "harness")))
+    found = {}
+    for endpoints in SIZES:
+        found[endpoints] = measure(endpoints)
+        print(f"{endpoints:>9,}" + "".join(f"{value:>14.2f}" for value in found[endpoints].values()), flush=True)
+    few, many = found[SIZES[0]], found[SIZES[-1]]
+    show(mark for name in LAYERS for mark in marks(name, few[name], many[name]))
 
 
 if __name__ == "__main__":
-    main([int(text) for text in sys.argv[1:]] or list(SIZES))
+    main()
