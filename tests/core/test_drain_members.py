@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from tests.core.world import BOOT, ME, OTHER, SETTLE, THIRD, pick, pod, released, see, server, state
+from tests.core.world import BOOT, ME, MODEL, OTHER, SETTLE, THIRD, pick, pod, released, see, server, state
 
-from tailrace.core.model import EndpointSpec, EndpointState, Outcome, ServerSeen, Word
+from tailrace.core.model import EndpointSpec, EndpointState, Outcome, Pick, Request, ServerSeen, Word
 from tailrace.core.router import Router
 
 T0 = BOOT + 10
@@ -182,6 +182,26 @@ def test_a_fixed_address_drains_by_hand_without_a_mark() -> None:
     assert not safe(of, T0 + 5)
     of.release(attempt, Outcome.COMPLETED, T0 + 6)
     assert safe(of, T0 + 6)
+
+
+def test_a_member_that_stops_must_agree_but_needs_no_part_of_the_capacity() -> None:
+    of = member(pod("a", capacity=4))
+    assert limit(of) == 2
+    of.set_members(BOTH, T0, answers=of.members_wanted, sharing=1)
+    assert limit(of) == 4
+    see(of, T0, pod("a", version=2, deleted_at=T0, timeout=999))
+    of.set_members(BOTH, T0, answers=of.members_wanted, sharing=1)
+    assert released(of, T0 + 30) == {}
+
+
+def limit(of: Router) -> int:
+    """Return how many requests the router takes until it is full, and end them."""
+    taken = []
+    while isinstance(got := of.acquire(Request(MODEL), T0), Pick):
+        taken.append(got.attempt)
+    for attempt in taken:
+        of.release(attempt, Outcome.COMPLETED, T0)
+    return len(taken)
 
 
 def test_a_late_word_for_an_earlier_mark_does_not_replace_one_for_this() -> None:

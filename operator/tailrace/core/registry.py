@@ -93,6 +93,8 @@ class Registry:
 
     def set_members(self, members: int) -> None:
         """Share every endpoint's capacity among that many replicas."""
+        if members == self.members:
+            return
         self.members = members
         for endpoint in self.endpoints.values():
             endpoint.resize(endpoint.capacity, endpoint.gpu_memory_gb, members)

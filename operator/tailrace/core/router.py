@@ -130,8 +130,9 @@ class Router:
         *,
         answers: int = 0,
         left: frozenset[str] = frozenset(),
+        sharing: int | None = None,
     ) -> None:
-        """Say which replicas must agree on a drain and share the capacity; this one is always among them.
+        """Say which replicas must agree on a drain, this one always among them; ``sharing``: how many take requests.
 
         ``answers`` is what ``members_wanted`` was before the list was read. Members that vanish from one list to the
         next, and those of ``left`` (whom this replica may never have met), may have given leases until ``now`` (by
@@ -143,7 +144,7 @@ class Router:
         if gone:
             self._go_blind(gone, self._now if now is None else now)
         self._drains.set_members(members, answers)
-        self._registry.set_members(len(members))
+        self._registry.set_members(max(1, len(members) if sharing is None else sharing))
         self._changed()
 
     def _go_blind(self, left: frozenset[str], now: float) -> None:
