@@ -82,11 +82,13 @@ class EndpointReport:
 class Desired:
     """Parent to child: what should be true. Each message replaces the one before it.
 
-    ``releases``: drains that are over; their finalizers should be gone.
+    ``releases``: drains that are over; their finalizers should be gone. ``members_wanted``: a list of members is needed
+    that is read after this was first said.
     """
 
     releases: tuple[Release, ...]
     endpoints: tuple[EndpointReport, ...]
+    members_wanted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,51 @@ class Cordon:
     generation: int
 
 
-Message = Observed | ChildHealth | Review | Reviewed | Desired | Cordon
+@dataclass(frozen=True, slots=True)
+class GateMark:
+    """Parent to child: mark a pod as draining by the call of its gate, for this incarnation."""
+
+    uid: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A life of a replica: its name for the others, where its admin port is, its pod (empty when it is none).
+
+    ``stopping``: it takes no new requests, and so needs no part of the capacity.
+    """
+
+    id: str
+    address: str
+    pod_uid: str = ""
+    stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Child to parent: the replicas that must agree on drains, and the ids of those whose leaving is on record.
+
+    ``answers`` is the newest ``Desired.members_wanted`` that was known before they were read. When ``live`` lacks this
+    replica itself, another life has taken its name.
+    """
+
+    answers: int
+    live: tuple[Member, ...]
+    left: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """Parent to child: this replica takes no new requests; it is still a member."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Parent to child: this replica has ended its last request; take it off the members, and end."""
+
+
+Message = Observed | ChildHealth | Review | Reviewed | Desired | Cordon | GateMark | Members | Stopping | Leave
 
 
 def encode(message: Message) -> bytes:

@@ -101,7 +101,7 @@ def sound(**changed: Any) -> Seen:  # noqa: ANN401 - whatever Seen holds
         servers=[told_server()],
         pods=[gated_pod()],
         nodes={"n1": {"metadata": {"name": "n1"}}},
-        may=dict.fromkeys(questions(HOME, "tailrace", ()), True),
+        may=dict.fromkeys(questions(HOME, ()), True),
     )
     return replace(seen, **changed)
 

@@ -179,9 +179,12 @@ class Api:
         """Replace an object; the resourceVersion in the body is the guard."""
         return await self._call("PUT", resource.path(namespace, name), query=_write_query(dry_run=False), body=body)
 
-    async def delete(self, resource: Resource, namespace: str | None, name: str, *, uid: str) -> Document:
-        """Delete the object if it is still the one with this uid."""
-        return await self._call("DELETE", resource.path(namespace, name), body={"preconditions": {"uid": uid}})
+    async def delete(
+        self, resource: Resource, namespace: str | None, name: str, *, uid: str, version: str = ""
+    ) -> Document:
+        """Delete the object if it is still the one with this uid and, when given, of this resourceVersion."""
+        guard = {"uid": uid} | ({"resourceVersion": version} if version else {})
+        return await self._call("DELETE", resource.path(namespace, name), body={"preconditions": guard})
 
     async def watch(
         self, resource: Resource, namespace: str | None, *, version: str, labels: str = ""

@@ -14,8 +14,6 @@ from tailrace.settings import Settings
 
 OLDEST: Final = (1, 33)
 MANIFESTS: Final = "kubectl apply -k manifests/base"
-SUPPORTED_REPLICAS: Final = 1
-"""Several replicas do not agree on drains."""
 CLOCK_SECONDS: Final = 5.0
 """How far this machine's clock may be from the one that wrote the Lease."""
 
@@ -70,7 +68,7 @@ def install_commands(seen: Seen, plain: str = MANIFESTS) -> tuple[str, ...]:
 
 
 def deployment(seen: Seen) -> Findings:
-    """Yield whether the operator runs, and in as many replicas as it may."""
+    """Yield whether the operator runs, and in as many replicas as it should."""
     live = seen.deployment
     if live is None:
         yield _problem(
@@ -93,8 +91,6 @@ def deployment(seen: Seen) -> Findings:
         yield _unavailable(seen, live, able, wanted)
     else:
         yield well("deployment", seen.home, f"Deployment {seen.home} is available: {able} of {wanted} replicas.")
-    if wanted > SUPPORTED_REPLICAS:
-        yield _too_many(seen, wanted)
 
 
 def _unavailable(seen: Seen, live: Document, able: int, wanted: int) -> Finding:
@@ -121,19 +117,6 @@ def _selector(live: Document) -> str:
     return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
-def _too_many(seen: Seen, wanted: int) -> Finding:
-    scale = f"kubectl -n {seen.look.namespace} scale deployment/{seen.look.name} --replicas={SUPPORTED_REPLICAS}"
-    return _problem(
-        seen,
-        f"Deployment {seen.home} has {wanted} replicas; several do not agree on drains yet, so a pod may be let go "
-        "while another replica still has requests there.",
-        "Run one replica.",
-        (scale,),
-        "several-replicas",
-        severity=Severity.WARNING,
-    )
-
-
 def _problem(
     seen: Seen,
     message: str,
@@ -142,10 +125,9 @@ def _problem(
     anchor: str,
     *,
     check: str = "deployment",
-    severity: Severity = Severity.ERROR,
 ) -> Finding:
     return Finding(
-        severity=severity,
+        severity=Severity.ERROR,
         check=check,
         about=seen.home,
         message=message,

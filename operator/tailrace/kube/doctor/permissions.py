@@ -45,7 +45,6 @@ def _proof(account: str, question: Question) -> str:
     namespace, _, name = account.partition("/")
     resource, _, part = question.rule.resource.partition("/")
     kind = f"{resource}.{question.rule.group}" if question.rule.group else resource
-    what = f"{kind}/{question.name}" if question.name else kind
     extra = f" --subresource={part}" if part else ""
     where = f" -n {question.namespace}" if question.namespace else " -A"
-    return f"kubectl auth can-i {question.verb} {what}{extra}{where} --as=system:serviceaccount:{namespace}:{name}"
+    return f"kubectl auth can-i {question.verb} {kind}{extra}{where} --as=system:serviceaccount:{namespace}:{name}"

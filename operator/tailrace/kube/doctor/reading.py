@@ -44,7 +44,7 @@ async def read(api: Api, look: Look, now: float) -> Seen:
         servers=await reader.all(Part.SERVERS, objects.SERVERS, where),
         pods=await reader.all(Part.PODS, objects.PODS, where),
         nodes=_by_name(await reader.all(Part.NODES, objects.NODES, ())),
-        may=await reader.rights(account, questions(home, lease, served)),
+        may=await reader.rights(account, questions(home, served)),
         denied=reader.denied,
     )
 

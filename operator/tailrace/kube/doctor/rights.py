@@ -24,18 +24,20 @@ class Where(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Verbs on a kind, or on a part of it (``kind/part``); ``named``: of the Lease only. ``without``: what fails."""
+    """Verbs on a kind, or on a part of it (``kind/part``). ``without``: what fails."""
 
     where: Where
     group: str
     resource: str
     verbs: tuple[str, ...]
     without: str
-    named: bool = False
 
 
 _READ: Final = ("get", "list", "watch")
-_NO_AGREEMENT: Final = "no replica can lead, so nothing is written: no Deployment, no status, no released finalizer"
+_NO_AGREEMENT: Final = (
+    "no replica can register or lead, so none becomes ready and nothing is written: no Deployment, no status, no "
+    "released finalizer"
+)
 
 RULES: Final = (
     Rule(Where.SERVED, names.GROUP, names.PLURAL, _READ, "no model is known and every request is answered with 404"),
@@ -84,8 +86,8 @@ RULES: Final = (
         ("create",),
         "people are refused on the admin port",
     ),
-    Rule(Where.HOME, "coordination.k8s.io", "leases", ("create",), _NO_AGREEMENT),
-    Rule(Where.HOME, "coordination.k8s.io", "leases", ("get", "update"), _NO_AGREEMENT, named=True),
+    Rule(Where.HOME, "coordination.k8s.io", "leases", ("get", "list", "create", "update", "delete"), _NO_AGREEMENT),
+    Rule(Where.HOME, "", "pods", ("get",), "replicas that are gone are not told from those that are paused"),
 )
 
 
@@ -96,17 +98,13 @@ class Question:
     rule: Rule
     verb: str
     namespace: str
-    name: str = ""
 
 
-def questions(home: str, lease: str, served: Iterable[str]) -> list[Question]:
+def questions(home: str, served: Iterable[str]) -> list[Question]:
     """Return what to ask for an installation in the namespace ``home`` that serves these namespaces (none: all)."""
     places = {Where.CLUSTER: ("",), Where.HOME: (home,), Where.SERVED: tuple(served) or ("",)}
     return [
-        Question(rule, verb, namespace, lease if rule.named else "")
-        for rule in RULES
-        for verb in rule.verbs
-        for namespace in places[rule.where]
+        Question(rule, verb, namespace) for rule in RULES for verb in rule.verbs for namespace in places[rule.where]
     ]
 
 
@@ -115,7 +113,7 @@ def review(question: Question, account: str) -> Document:
     namespace, _, name = account.partition("/")
     resource, _, part = question.rule.resource.partition("/")
     asked = {"group": question.rule.group, "resource": resource, "verb": question.verb}
-    more = {"subresource": part, "namespace": question.namespace, "name": question.name}
+    more = {"subresource": part, "namespace": question.namespace}
     groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
     return {
         "apiVersion": "authorization.k8s.io/v1",
