@@ -324,7 +324,7 @@ async def test_a_drain_by_hand_is_made_durable_and_undone_by_resuming() -> None:
         call = await caller(world, FakeReviewer(), cordon=cordons)
         _, answer, _ = await call.post(DRAIN, ADMIN)
         assert (answer["uid"], answer["state"], answer["reason"]) == ("pod-0", "draining", "manual")
-        assert set(answer) == {"uid", "state", "inFlight", "safe_to_delete", "deadline", "reason"}
+        assert set(answer) == {"uid", "state", "inFlight", "safe_to_delete", "deadline", "reason", "waitingFor"}
         await asyncio.sleep(0.002)
         _, answer, _ = await call.post(RESUME, ADMIN)
         assert answer["state"] == "ready"

@@ -27,7 +27,8 @@ from tailrace.core.model import (
     Timeouts,
 )
 from tailrace.core.router import Router
-from tailrace.http.admin import AdminDoor, Cordon, Reviewer
+from tailrace.http.admin import AdminDoor, Cordon
+from tailrace.http.auth import Guard, Reviewer
 from tailrace.http.health import Health
 from tailrace.http.proxy import ProxyDoor
 from tailrace.http.routing import RoutingDoor
@@ -164,7 +165,7 @@ class World:
             self.router,
             self.clock,
             self.settings,
-            reviewer=reviewer,
+            guard=Guard(reviewer, self.clock, open_reads=self.settings.open_reads),
             health=lambda: found,
             render_metrics=render,
             cordon=cordon,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 
 from aiohttp import web
@@ -13,16 +13,14 @@ from aiohttp import web
 from tailrace.changes import Changes
 from tailrace.core.model import DrainStatus, EndpointStatus
 from tailrace.core.router import Router
-from tailrace.http.auth import Guard, Reviewer
+from tailrace.http.auth import Guard
 from tailrace.http.body import Bodies
-from tailrace.http.dispatch import Dispatch, get, post
+from tailrace.http.dispatch import Dispatch, Route, get, post
 from tailrace.http.errors import DoorError, bad_request
 from tailrace.http.health import Check, Health, report
 from tailrace.http.serving import runner
 from tailrace.http.views import drain_view, find_uid, namespace_of, router_view
 from tailrace.settings import Settings
-
-__all__ = ["AdminDoor", "Cordon", "Reviewer"]
 
 GATE_REASON = "gate"
 MAX_BODY_BYTES = 16 * 1024
@@ -43,8 +41,8 @@ Cordon = Callable[[str, bool, int], Awaitable[None] | None]
 class AdminDoor:
     """Answers on the admin port.
 
-    ``reviewer`` None: there is no cluster, and only this machine may write. ``cordon`` None: drains by hand need not
-    outlive this process.
+    ``guard`` says who may. ``cordon`` None: drains by hand need not outlive this process. ``more``: what else the port
+    serves.
     """
 
     def __init__(
@@ -53,21 +51,23 @@ class AdminDoor:
         clock: Callable[[], float],
         settings: Settings,
         *,
-        reviewer: Reviewer | None,
+        guard: Guard,
         health: Callable[[], Health],
         render_metrics: Callable[[], bytes],
         cordon: Cordon | None,
         changes: Changes,
+        more: Sequence[Route] = (),
     ) -> None:
         self._router = router
         self._clock = clock
-        self._guard = Guard(reviewer, clock, open_reads=settings.open_reads)
+        self._guard = guard
         self._health = health
         self._render_metrics = render_metrics
         self._cordon = cordon
         self._changes = changes
         self._bodies = Bodies(limit=MAX_BODY_BYTES, budget=settings.body_budget_bytes, seconds=settings.body_seconds)
         self._gates: OrderedDict[str, None] = OrderedDict()
+        self._more = more
 
     def gates_seen(self) -> frozenset[str]:
         """Return the uids of the pods whose gate has said hello to this replica."""
@@ -85,6 +85,7 @@ class AdminDoor:
             post(_GATE, self._hello),
             post(_DRAIN, self._drain),
             post(_RESUME, self._resume),
+            *self._more,
         ]
         paths = "/livez, /readyz, /startupz, /metrics, /endpoints, /endpoints/{uid}/drain|resume and /wait-for-drain"
         return runner(Dispatch(routes, unknown=f"the admin port serves {paths}"))

@@ -81,12 +81,20 @@ class CachedReviewer:
 class Guard:
     """Lets a caller through or raises DoorError 401, 403 or 503.
 
-    Without a reviewer (no cluster) only this machine may write.
+    Without a reviewer (no cluster) only this machine may write. ``own_token`` is that of this replica's own account.
     """
 
-    def __init__(self, reviewer: Reviewer | None, clock: Callable[[], float], *, open_reads: bool) -> None:
+    def __init__(
+        self,
+        reviewer: Reviewer | None,
+        clock: Callable[[], float],
+        *,
+        open_reads: bool,
+        own_token: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._reviewer = CachedReviewer(reviewer, clock) if reviewer is not None else None
         self._open_reads = open_reads
+        self._own_token = own_token
 
     async def read(self, request: web.BaseRequest, pod_uid: str | None = None) -> None:
         """Let through who may read; the gate of ``pod_uid`` may read of its own pod."""
@@ -124,6 +132,25 @@ class Guard:
             raise _unauthenticated()
         elif reviewed.pod_uid != uid:
             raise _forbidden("this token belongs to another pod; a gate may act for its own pod only")
+
+    async def peer(self, request: web.BaseRequest) -> None:
+        """Let through another replica: who bears a token of this replica's own account, or is on this machine.
+
+        The second only while this replica has no token itself.
+        """
+        own, token = self._own_token(), _bearer(request)
+        if self._reviewer is None or own is None:
+            _require_loopback(request)
+        elif token is None:
+            raise _unauthenticated()
+        else:
+            ours, theirs = [await self._reviewer.review(each, audience=AUDIENCE) for each in (own, token)]
+            if ours.error or theirs.error:
+                raise _cannot_ask(theirs if theirs.error else ours)
+            if not (ours.authenticated and theirs.authenticated):
+                raise _unauthenticated()
+            if theirs.user != ours.user:
+                raise _forbidden("this token is not of the account that the replicas of this installation run as")
 
     async def _is_gate(self, reviewer: CachedReviewer, request: web.BaseRequest, uid: str) -> bool:
         token = _bearer(request)

@@ -7,19 +7,19 @@ other status nginx answers 500 itself unless ``error_page`` maps it, and Lua or 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from http import HTTPStatus
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 from typing import Any
 
 from aiohttp import web
 
-from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request
-from tailrace.core.router import Completion, Router
+from tailrace.core.model import Pick, Refusal, RefusalCode, Request
+from tailrace.core.router import Router
 from tailrace.http.ask import Reader
 from tailrace.http.body import Bodies
 from tailrace.http.dispatch import Dispatch, Route, post
 from tailrace.http.errors import DoorError, bad_request, refused
+from tailrace.http.given import Given, unknown
 from tailrace.http.headers import DESTINATION
 from tailrace.http.observer import Observer
 from tailrace.http.serving import runner
@@ -31,16 +31,29 @@ EXPIRES = "x-tailrace-expires-seconds"
 SERVED_MODEL = "x-tailrace-served-model"
 """The name the engine knows the model by, when it differs from the one asked for: the ingress should rewrite it."""
 
-_OUTCOMES = {o.value: o for o in (Outcome.COMPLETED, Outcome.FAILED, Outcome.CLIENT_GONE)}
-_COMPLETE = re.compile(r"/complete/([^/]+)")
-_RENEW = re.compile(r"/renew/([^/]+)")
+_LEASE = re.compile(r"/(complete|renew)/([^/]+)")
+
+Forward = Callable[[str, str, object], Awaitable[dict[str, Any] | None]]
+"""(complete or renew, attempt, body) -> the answer of the replica that gave the lease, None when it was no other."""
 
 
 class RoutingDoor:
-    """Answers where a request should go. Picks made here are leases, because nobody here sees their end."""
+    """Answers where a request should go. Picks made here are leases, because nobody here sees their end.
 
-    def __init__(self, router: Router, clock: Callable[[], float], settings: Settings, observer: Observer) -> None:
+    ``forward`` None: there is no other replica.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        clock: Callable[[], float],
+        settings: Settings,
+        observer: Observer,
+        forward: Forward | None = None,
+    ) -> None:
         self._router = router
+        self._given = Given(router, clock)
+        self._forward = forward
         self._clock = clock
         self._observer = observer
         self._reader = Reader(image_tokens=settings.image_tokens, output_tokens=settings.output_tokens)
@@ -51,7 +64,7 @@ class RoutingDoor:
     def runner(self) -> web.BaseRunner:
         """Return what runs the door; see ``serving.runner``."""
         methods = {"GET": self._route, "POST": self._route}
-        routes = [Route("/route", methods), post(_COMPLETE, self._complete), post(_RENEW, self._renew)]
+        routes = [Route("/route", methods), post(_LEASE, self._lease)]
         return runner(Dispatch(routes, unknown="the routing port serves /route, /complete/{request}, /renew/{request}"))
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -96,21 +109,17 @@ class RoutingDoor:
             headers[SERVED_MODEL] = answer["model"] = pick.rewrite
         return web.json_response(answer, headers=headers)
 
-    async def _complete(self, request: web.BaseRequest, attempt: str) -> web.StreamResponse:
-        outcome = _outcome(await self._bodies.document(request))
-        done = self._router.complete(attempt, outcome, self._clock())
-        if done is Completion.UNKNOWN:
-            raise _unknown(attempt)
-        return web.json_response({"request": attempt, "completed": done.value})
-
-    async def _renew(self, _: web.BaseRequest, attempt: str) -> web.StreamResponse:
-        expires_at = self._router.renew(attempt, self._clock())
-        if expires_at is None:
-            raise _unknown(attempt)
-        expires = int(expires_at - self._clock())
-        return web.json_response(
-            {"request": attempt, "expiresSeconds": expires}, headers={REQUEST: attempt, EXPIRES: str(expires)}
-        )
+    async def _lease(self, request: web.BaseRequest, call: str, attempt: str) -> web.StreamResponse:
+        document = await self._bodies.document(request)
+        answer = self._given.call(call, attempt, document)
+        if answer is None and self._forward is not None:
+            answer = await self._forward(call, attempt, document)
+        if answer is None:
+            raise unknown(attempt)
+        headers = {REQUEST: attempt}
+        if "expiresSeconds" in answer:
+            headers[EXPIRES] = str(answer["expiresSeconds"])
+        return web.json_response(answer, headers=headers)
 
 
 def _whole(value: object) -> int:
@@ -119,19 +128,3 @@ def _whole(value: object) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise bad_request("tokens_invalid", "'tokens' must be a whole number, 0 or more; or leave it out", "tokens")
     return max(1, int(text))
-
-
-def _outcome(document: Mapping[str, Any]) -> Outcome:
-    said = document.get("outcome", Outcome.COMPLETED.value)
-    outcome = _OUTCOMES.get(said) if isinstance(said, str) else None
-    if outcome is None:
-        raise bad_request("outcome_invalid", f"'outcome' must be one of {', '.join(_OUTCOMES)}", "outcome")
-    return outcome
-
-
-def _unknown(attempt: str) -> DoorError:
-    return DoorError(
-        HTTPStatus.NOT_FOUND,
-        "request_not_found",
-        f"this replica has no lease {attempt!r}: it ran out long ago, or another replica gave it; ask that one",
-    )

@@ -14,6 +14,7 @@ def drain_view(status: DrainStatus) -> dict[str, object]:
         "safe_to_delete": status.safe_to_delete,
         "deadline": status.deadline,
         "reason": status.reason.value if status.reason is not None else None,
+        "waitingFor": list(status.waiting_for),
     }
 
 
