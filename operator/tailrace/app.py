@@ -16,17 +16,22 @@ from tailrace.changes import Changes
 from tailrace.child import KubernetesChild, agent_command
 from tailrace.clock import Clock
 from tailrace.control import Control
+from tailrace.core.drain import DrainKind, Mark
 from tailrace.core.model import Observation, Snapshot
 from tailrace.core.router import Router
 from tailrace.documents import DocumentWatch
 from tailrace.engines.families import family
-from tailrace.engines.reader import Engine, split_host_port
+from tailrace.engines.reader import Engine, join_host_port, split_host_port
 from tailrace.http.admin import AdminDoor
+from tailrace.http.auth import Guard
+from tailrace.http.given import Given
 from tailrace.http.health import Check, Health
+from tailrace.http.peerdoor import PeerDoor
+from tailrace.http.peers import Peers
 from tailrace.http.proxy import ProxyDoor
 from tailrace.http.routing import RoutingDoor
-from tailrace.link import ChildHealth, Cordon, Desired, Message, Observed
-from tailrace.running import Listener, Stop, listen, running
+from tailrace.link import ChildHealth, Cordon, Desired, GateMark, Member, Members, Message, Observed
+from tailrace.running import Listener, Stop, listen, own_address, running
 from tailrace.settings import Settings
 from tailrace.telemetry.metrics import Metrics
 
@@ -39,6 +44,10 @@ class ReplicaFailedError(Exception):
     """A part of the replica ended by a mistake of the program; the log has said which."""
 
 
+class NameTakenError(Exception):
+    """Another replica has taken this one's name."""
+
+
 class Replica:
     """One replica's data plane: the core, its doors and its control loop. Without ``kubernetes`` it has no cluster."""
 
@@ -46,25 +55,36 @@ class Replica:
         self.settings = settings
         self.clock = Clock()
         self.changes = Changes()
-        member = f"{settings.replica}-{secrets.token_hex(4)}"
-        self.router = Router(member, booted_at=self.clock(), rng=Random())  # noqa: S311 - spreads load, keeps no secret
+        self.me = _member(settings)
+        self.router = Router(
+            self.me.id,
+            booted_at=self.clock(),
+            rng=Random(),  # noqa: S311 - spreads load, keeps no secret
+            alone=not in_cluster,
+        )
         self.router.on_change = self.changes.notify
         self.synced = False
         self.stopping = False
         self.child_health = ChildHealth(0.0, 0.0, leader=False, holder="")
-        self.kubernetes = KubernetesChild(agent_command(), self.hear, self.clock) if in_cluster else None
+        self.superseded = asyncio.Event()
+        self.kubernetes = KubernetesChild(agent_command(self.me), self.hear, self.clock) if in_cluster else None
         self.metrics = Metrics(self.router.status, leader=self._leader, watch_age=self._watch_age)
         self.proxy = ProxyDoor(self.router, self.clock, settings, self.metrics)
-        self.routing = RoutingDoor(self.router, self.clock, settings, self.metrics)
+        guard = Guard(self.kubernetes, self.clock, open_reads=settings.open_reads, own_token=self._token)
+        self.peers = Peers(self.router, self.clock, self.changes, self._token)
+        peer_door = PeerDoor(self.peers, Given(self.router, self.clock), guard, settings)
+        forward = self.peers.forward if in_cluster else None
+        self.routing = RoutingDoor(self.router, self.clock, settings, self.metrics, forward)
         self.admin = AdminDoor(
             self.router,
             self.clock,
             settings,
-            reviewer=self.kubernetes,
+            guard=guard,
             health=self.health,
             render_metrics=self.metrics.render,
             cordon=self._cordon if self.kubernetes else None,
             changes=self.changes,
+            more=peer_door.routes() if in_cluster else (),
         )
 
     def apply(self, snapshot: Snapshot) -> None:
@@ -79,6 +99,18 @@ class Replica:
         elif isinstance(message, Observed):
             for observation in message.observations:
                 self._observe(observation)
+        elif isinstance(message, Members):
+            self._meet(message)
+
+    def _meet(self, told: Members) -> None:
+        """Take the list of replicas; one that lacks this replica says that another life has taken its name."""
+        ids = frozenset(member.id for member in told.live)
+        if self.me.id not in ids:
+            self.superseded.set()
+            return
+        sharing = sum(not member.stopping for member in told.live)
+        self.router.set_members(ids, self.clock(), answers=told.answers, left=told.left, sharing=sharing)
+        self.peers.set(told.live, told.left)
 
     def _observe(self, observation: Observation) -> None:
         """Take in one observation; one that the core chokes on must not keep the others from it."""
@@ -116,6 +148,20 @@ class Replica:
         if self.kubernetes is not None:
             self.kubernetes.cordon(Cordon(uid, draining, generation))
 
+    def _mark(self, uid: str, mark: Mark) -> None:
+        """Have a drain's mark put on the pod."""
+        if self.kubernetes is not None and mark.kind is DrainKind.MANUAL:
+            self.kubernetes.cordon(Cordon(uid, draining=True, generation=mark.generation))
+        elif self.kubernetes is not None:
+            self.kubernetes.mark_gate(GateMark(uid, mark.incarnation))
+
+    def _token(self) -> str | None:
+        """Return the token that this replica shows to others, None while there is none."""
+        try:
+            return Path(self.settings.peer_token_file).read_text().strip() or None
+        except OSError:
+            return None
+
     async def run(self, *more: Coroutine[None, None, None]) -> None:
         """Serve until SIGTERM or SIGINT, then let what is in flight finish. A second signal ends it at once.
 
@@ -126,6 +172,7 @@ class Replica:
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(aiohttp.ClientSession())
             await stack.enter_async_context(running([*self._jobs(session), *more], stop.fail))
+            stack.push_async_callback(self._leave)
             where = [await listen(stack, self.settings.host, listener) for listener in self._listeners()]
             stack.push_async_callback(self.proxy.close)
             log.info("serving: OpenAI proxy on %s, /route on %s, admin on %s", *where)
@@ -142,9 +189,23 @@ class Replica:
             desire=self._desire,
             gates_seen=self.admin.gates_seen,
             ask=_Asker(session),
+            mark=self._mark if self.kubernetes else None,
         ).run()
         if self.kubernetes is not None:
             yield self.kubernetes.run()
+            yield self.peers.run(session)
+            yield self._watch_name()
+
+    async def _watch_name(self) -> None:
+        """End by a mistake when another life takes this replica's name: it is no member, and may not pick any more."""
+        await self.superseded.wait()
+        self.router.close()
+        raise NameTakenError(f"another replica runs under the name {self.settings.replica!r}; give each its own")
+
+    async def _leave(self) -> None:
+        """Leave the members: everything has been served, or is cut by now."""
+        if self.kubernetes is not None:
+            await self.kubernetes.leave()
 
     def _listeners(self) -> tuple[Listener, ...]:
         """Return the ports; admin last, because from then on the replica may be found ready."""
@@ -159,6 +220,8 @@ class Replica:
         """Wait for a reason to stop; then be unready, go on taking what still arrives, refuse, and finish."""
         await stop.next()
         self.stopping = True
+        if self.kubernetes is not None:
+            self.kubernetes.stopping()
         log.info("stopping: %d requests in flight; again to stop at once", self.router.in_flight())
         finishing = asyncio.create_task(self._finish())
         again = asyncio.create_task(stop.next())
@@ -174,6 +237,13 @@ class Replica:
         # Polled, because ends of requests are too many to announce each.
         while self.router.in_flight() and self.clock() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(FINISH_POLL_SECONDS)
+
+
+def _member(settings: Settings) -> Member:
+    """Return who this life of the replica is for the others."""
+    address = settings.advertise_address or own_address(settings.host)
+    identity = f"{settings.replica}-{secrets.token_hex(4)}"
+    return Member(identity, join_host_port(address, settings.admin_port), settings.pod_uid)
 
 
 class _Asker:

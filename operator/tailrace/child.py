@@ -10,7 +10,20 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tailrace.link import Cordon, Desired, Message, Observed, Review, Reviewed, encode, receive
+from tailrace.link import (
+    Cordon,
+    Desired,
+    GateMark,
+    Leave,
+    Member,
+    Message,
+    Observed,
+    Review,
+    Reviewed,
+    Stopping,
+    encode,
+    receive,
+)
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +67,7 @@ class KubernetesChild:
         self._process: asyncio.subprocess.Process | None = None
         self._desired: Desired | None = None
         self._unheard: dict[str, Cordon] = {}
+        self._leaving = False
         self._reviews: dict[int, asyncio.Future[Reviewed]] = {}
         self._ticket = 0
         self.restarts = 0
@@ -69,6 +83,8 @@ class KubernetesChild:
         while True:
             started = self._clock()
             await self._one_life()
+            if self._leaving:
+                return
             row = 0 if self._clock() - started > self._patience.stable else row
             pause = self._patience.backoff[min(row, len(self._patience.backoff) - 1)]
             row += 1
@@ -141,6 +157,22 @@ class KubernetesChild:
         if not self._send(cordon):
             self._unheard[cordon.uid] = cordon
 
+    def mark_gate(self, mark: GateMark) -> None:
+        """Have a pod marked; to be said again until it is seen."""
+        self._send(mark)
+
+    def stopping(self) -> None:
+        """Tell the others that this replica takes no new requests."""
+        self._send(Stopping())
+
+    async def leave(self) -> None:
+        """Have this replica taken off the members, and the child end for good. Waits for it, but not for long."""
+        self._leaving = True
+        process = self._process
+        if process is not None and self._send(Leave()):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), self._patience.stop)
+
     def _repeat_cordons(self) -> None:
         """Say what no child was there for; a child that has told of pods knows the pods."""
         waiting, self._unheard = self._unheard, {}
@@ -192,9 +224,9 @@ class KubernetesChild:
                 waiting.set_result(_unasked(ticket, "the Kubernetes side went away"))
 
 
-def agent_command() -> list[str]:
-    """Return how this very program is started as its own child."""
-    return [sys.executable, "-m", "tailrace", "kube-agent"]
+def agent_command(me: Member) -> list[str]:
+    """Return how this very program is started as its own child, on behalf of this member."""
+    return [sys.executable, "-m", "tailrace", "kube-agent", "--", me.id, me.address, me.pod_uid]
 
 
 def _unasked(ticket: int, why: str) -> Reviewed:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from tailrace.changes import Changes
+from tailrace.core.drain import Mark
 from tailrace.core.router import Router
 from tailrace.link import Desired, EndpointReport
 
@@ -38,7 +39,9 @@ class Control:
         desire: Callable[[Desired], None],
         gates_seen: Callable[[], frozenset[str]],
         ask: Ask,
+        mark: Callable[[str, Mark], None] | None = None,
     ) -> None:
+        """``mark`` makes a mark durable, and may be told again; None: nobody else needs to see it."""
         self._router = router
         self._clock = clock
         self._changes = changes
@@ -46,6 +49,8 @@ class Control:
         self._desire = desire
         self._gates_seen = gates_seen
         self._ask = ask
+        self._mark = mark
+        self._marked_at = float("-inf")
         self._said: Desired | None = None
         self._reports: tuple[EndpointReport, ...] = ()
         self._reported_at = float("-inf")
@@ -70,11 +75,12 @@ class Control:
         The parts fail on their own: a door that cannot cut must not keep a finalizer in place.
         """
         now = self._clock()
-        parts = (self._report, self._say, self._cut_overdue, self._question)
+        parts = (self._report, self._say, self._cut_overdue, self._question, self._make_durable)
         return False not in [_went_well(part, now) for part in parts]
 
     def _say(self, now: float) -> None:
-        desired = Desired(self._router.releasable(now), self._reports)
+        releases = self._router.releasable(now)
+        desired = Desired(releases, self._reports, self._router.members_wanted)
         if desired != self._said:
             self._desire(desired)
             self._said = desired
@@ -82,6 +88,14 @@ class Control:
     def _cut_overdue(self, now: float) -> None:
         if overdue := self._router.overdue(now):
             self._cut(overdue)
+
+    def _make_durable(self, now: float) -> None:
+        """Have pods marked that drain for a mark which only replicas know; again every tick until it is seen there."""
+        if self._mark is None or now < self._marked_at + TICK_SECONDS:
+            return
+        self._marked_at = now
+        for uid, mark in self._router.unmarked(now):
+            self._mark(uid, mark)
 
     def _patience(self) -> float:
         now = self._clock()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -70,6 +71,20 @@ class Stop:
         log.critical("a part of the replica ended by a mistake of the program; stopping", exc_info=error)
         self.failed = True
         self._came.put_nowait(None)
+
+
+def own_address(host: str) -> str:
+    """Return an address of what listens on ``host``, as other machines reach it; of all addresses one of this name's.
+
+    Loopback when this machine does not know itself by name.
+    """
+    if host not in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not listened on
+        return host
+    family = socket.AF_INET6 if host == "::" else socket.AF_INET
+    try:
+        return str(socket.getaddrinfo(socket.gethostname(), None, family, socket.SOCK_STREAM)[0][4][0])
+    except OSError:
+        return "127.0.0.1"
 
 
 @asynccontextmanager

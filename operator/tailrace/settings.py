@@ -29,6 +29,19 @@ class Settings(BaseSettings):
         default_factory=socket.gethostname,
         description="Name of this replica: the pod's name in a cluster, which is the host name there.",
     )
+    pod_uid: str = Field(
+        "",
+        description="Uid of the pod this replica is. Empty: it is no pod, and stays a member until it stops in order.",
+    )
+    advertise_address: str = Field(
+        "",
+        description="Address at which the other replicas reach this one's admin port. Empty: the host above, or the "
+        "machine's own where that is every address.",
+    )
+    peer_token_file: str = Field(
+        "/var/run/secrets/tailrace/token",
+        description="Token of this replica's service account for the audience tailrace, shown to the other replicas.",
+    )
     namespace: str = Field("tailrace-system", description="Where the operator itself runs: its Lease lives there.")
     watch_namespaces: Names = Field(
         (), description="Namespaces to serve. Empty: all, because one installation a cluster is the common case."

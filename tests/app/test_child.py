@@ -13,9 +13,9 @@ import pytest
 from tests.app.children import PRELUDE, QUICK, Family, exists
 from tests.app.waiting import eventually
 
-from tailrace.child import KubernetesChild, Patience
+from tailrace.child import KubernetesChild, Patience, agent_command
 from tailrace.core.model import DrainOutcome, DrainReason, EndpointGone, Release
-from tailrace.link import ChildHealth, Cordon, Desired, Message, Observed, Review, Reviewed
+from tailrace.link import ChildHealth, Cordon, Desired, GateMark, Member, Message, Observed, Review, Reviewed
 
 RELEASE = Release("uid-1", DrainReason.DELETE, DrainOutcome.DRAINED, 1.0, 2.0, 0, 0, 0)
 FIRST, SECOND = Desired((), ()), Desired((RELEASE,), ())
@@ -227,6 +227,45 @@ async def test_a_cordon_that_was_heard_is_not_said_to_the_next_child(tmp_path: P
         await family.said("here", "a", "here")
         await asyncio.sleep(0.1)
         assert family.texts == ["here", "a", "here"]
+
+
+# Marks, stopping and leaving
+
+
+async def test_a_gate_mark_and_that_it_stops_reach_the_child(tmp_path: Path) -> None:
+    async with Family("say('here')\nwhile True: say(type(hear()).__name__)", tmp_path) as family:
+        await family.said("here")
+        family.parent.mark_gate(GateMark("uid-1", "c1"))
+        family.parent.stopping()
+        await family.said("here", "GateMark", "Stopping")
+
+
+async def test_a_child_that_takes_leave_is_waited_for_and_not_started_again(tmp_path: Path) -> None:
+    script = "say('here')\nsay(type(hear()).__name__)\ntime.sleep(0.2)\nopen('left', 'w').close()\nsys.exit(0)"
+    async with Family(script, tmp_path) as family:
+        await family.said("here")
+        await asyncio.wait_for(family.parent.leave(), 5)
+        assert (tmp_path / "left").exists()
+        await eventually(lambda: family.task is not None and family.task.done())
+        assert family.texts == ["here", "Leave"]
+
+
+async def test_a_child_that_does_not_leave_is_waited_for_no_longer_than_it_takes_to_stop_one(tmp_path: Path) -> None:
+    async with Family("say('here')\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nstay()", tmp_path) as family:
+        await family.said("here")
+        began = time.monotonic()
+        await family.parent.leave()
+        assert time.monotonic() - began < 3 * QUICK.stop
+
+
+async def test_leaving_while_no_child_runs_is_no_error() -> None:
+    parent = KubernetesChild(["/no/such/program"], lambda _: None, time.monotonic, QUICK)
+    await asyncio.wait_for(parent.leave(), 1)
+
+
+def test_the_child_is_told_whose_it_is() -> None:
+    command = agent_command(Member("r0-a", "10.0.0.1:9090", "uid-r0"))
+    assert command[-3:] == ["r0-a", "10.0.0.1:9090", "uid-r0"]
 
 
 # A child that does not read

@@ -11,6 +11,7 @@ from tests.app.waiting import eventually
 
 from tailrace.changes import Changes
 from tailrace.control import TICK_SECONDS, Control
+from tailrace.core.drain import Mark
 from tailrace.core.model import (
     Deletion,
     DrainOutcome,
@@ -44,9 +45,9 @@ def pod(uid: str = "a", **more: object) -> EndpointSpec:
 class World:
     """A replica's core with its control loop, and notes of what the loop did."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool = True) -> None:
         self.changes = Changes()
-        self.router = Router("replica", booted_at=START, rng=Random(1))
+        self.router = Router("replica", booted_at=START, rng=Random(1), alone=alone)
         self.router.on_change = self.changes.notify
         self.cuts: list[set[str]] = []
         self.desires: list[Desired] = []
@@ -54,6 +55,7 @@ class World:
         self.gates: frozenset[str] = frozenset()
         self.broken: set[str] = set()
         self.idle: bool | None = True
+        self.marked: list[tuple[str, str]] = []
         self.rounds = 0
         self.control = Control(
             self.router,
@@ -63,7 +65,11 @@ class World:
             desire=self.desire,
             gates_seen=self.gates_seen,
             ask=self.ask,
+            mark=self.mark,
         )
+
+    def mark(self, uid: str, mark: Mark) -> None:
+        self.marked.append((uid, mark.key))
 
     def clock(self) -> float:
         return START + time.monotonic() - BEGAN
@@ -204,6 +210,35 @@ async def test_the_loop_wakes_at_the_earliest_deadline_and_not_a_tick_later(worl
     world.delete(pod("a"), within=30.0)
     world.delete(pod("b"), within=0.15)
     await eventually(lambda: "b" in world.released, 0.15 + PROMPT)
+
+
+# Marks and members
+
+
+async def test_a_gates_drain_is_marked_on_the_pod_again_and_again_until_the_mark_is_seen(world: World) -> None:
+    spec = pod(created_at=START, incarnation="c1")
+    world.see(spec)
+    world.router.gate_calls("a", world.clock())
+    await eventually(lambda: len(world.marked) >= 2, 4 * TICK_SECONDS)
+    world.see(replace(spec, gate_mark="c1"))
+    seen = len(world.marked)
+    await asyncio.sleep(1.5 * TICK_SECONDS)
+    assert world.marked == [("a", "gate/c1")] * seen
+
+
+async def test_a_list_of_members_is_wanted_promptly_when_a_drain_begins() -> None:
+    world = World(alone=False)
+    task = asyncio.create_task(world.control.run())
+    world.router.set_members(frozenset({"replica"}), world.clock(), answers=1)
+    world.see(pod())
+    await eventually(lambda: world.desires)
+    world.delete(pod())
+    await eventually(lambda: world.desires[-1].members_wanted == 2, PROMPT)
+    assert world.released == {}
+    world.router.set_members(frozenset({"replica"}), world.clock(), answers=2)
+    await eventually(lambda: world.released == {"a": DrainOutcome.DRAINED}, PROMPT)
+    task.cancel()
+    await asyncio.wait([task])
 
 
 # Questions

@@ -4,16 +4,35 @@ import asyncio
 import os
 import signal
 import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import aiohttp
 import pytest
 from tests.app.waiting import eventually
 
 from tailrace.app import Replica, ReplicaFailedError
-from tailrace.core.model import EndpointSeen, EndpointSpec, ModelSpec, Observation, ServerSeen, ServerSpec, Snapshot
+from tailrace.core.drain import DrainKind, Mark
+from tailrace.core.model import (
+    Deletion,
+    DrainReason,
+    DrainSpec,
+    EndpointSeen,
+    EndpointSpec,
+    ModelSpec,
+    Observation,
+    Outcome,
+    Pick,
+    Refusal,
+    Request,
+    ServerSeen,
+    ServerSpec,
+    Snapshot,
+)
 from tailrace.http.health import Check
-from tailrace.link import ChildHealth, Observed
-from tailrace.running import CannotListenError, running
+from tailrace.link import ChildHealth, Cordon, GateMark, Member, Members, Observed
+from tailrace.running import CannotListenError, own_address, running
 from tailrace.settings import Settings
 
 SETTINGS = Settings(host="127.0.0.1", proxy_port=0, routing_port=0, admin_port=0, shutdown_seconds=5.0)
@@ -58,6 +77,142 @@ def test_an_observation_that_the_core_chokes_on_is_lost_and_no_other(
     assert uids(one) == {"a"}
     assert not one.synced
     assert "could not be taken in: Snapshot" in caplog.text
+
+
+# Other replicas
+
+
+def met(one: Replica, *others: Member, answers: int = 9, left: frozenset[str] = frozenset()) -> None:
+    one.hear(Members(answers, (one.me, *others), left))
+
+
+def delete(one: Replica, uid: str = "a") -> None:
+    now = one.clock()
+    pod = replace(POD, uid=uid, created_at=now, deletion=Deletion(now, now + 60), drain=DrainSpec(settle=0.0))
+    one.hear(Observed((ServerSeen(SERVER), EndpointSeen(pod))))
+
+
+def test_a_drain_waits_for_the_list_of_replicas_and_for_each_of_them() -> None:
+    one = replica(in_cluster=True)
+    delete(one)
+    assert one.router.releasable(one.clock()) == ()
+    met(one, Member("r1-b", "127.0.0.1:1"))
+    assert one.router.drain_status("a").waiting_for == ("r1-b",)  # type: ignore[union-attr]
+    one.router.ack("r1-b", "a", 0, one.clock())
+    assert [release.uid for release in one.router.releasable(one.clock())] == ["a"]
+
+
+def test_without_a_cluster_a_drain_waits_for_no_list() -> None:
+    one = replica()
+    delete(one)
+    assert [release.uid for release in one.router.releasable(one.clock())] == ["a"]
+
+
+def test_replicas_that_take_requests_share_the_capacity() -> None:
+    one = replica(in_cluster=True)
+    one.hear(Observed((ServerSeen(SERVER), EndpointSeen(POD))))
+    met(one, Member("r1-b", "127.0.0.1:1"))
+    assert picks(one) == 2
+    met(one, Member("r1-b", "127.0.0.1:1", stopping=True))
+    assert picks(one) == 2  # beside the two that are in flight
+
+
+def picks(one: Replica) -> int:
+    """Return how many requests are taken until the replica is full."""
+    return next(n for n in range(99) if not isinstance(one.router.acquire(Request("m"), one.clock()), Pick))
+
+
+def test_marks_of_drains_are_passed_on_to_the_kubernetes_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, said = replica(in_cluster=True), list[object]()
+    monkeypatch.setattr(one.kubernetes, "cordon", said.append)
+    monkeypatch.setattr(one.kubernetes, "mark_gate", said.append)
+    one._mark("a", Mark(DrainKind.MANUAL, DrainReason.MANUAL, 0.0, generation=7))
+    one._mark("a", Mark(DrainKind.PROVISIONAL, DrainReason.GATE, 0.0, incarnation="c1"))
+    assert said == [Cordon("a", draining=True, generation=7), GateMark("a", "c1")]
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ({"host": "127.0.0.1"}, "127.0.0.1:9090"),
+        ({"host": "::1"}, "[::1]:9090"),
+        ({"host": "0.0.0.0", "advertise_address": "10.1.2.3"}, "10.1.2.3:9090"),
+        ({"host": "::", "advertise_address": "fd00::7"}, "[fd00::7]:9090"),
+    ],
+)
+def test_it_tells_the_others_an_address_that_reaches_it(told: dict[str, str], address: str) -> None:
+    one = Replica(Settings(replica="r0", pod_uid="uid-r0", **told), in_cluster=True)  # type: ignore[arg-type]
+    assert (one.me.address, one.me.pod_uid) == (address, "uid-r0")
+    assert one.me.id.startswith("r0-")
+
+
+def test_of_all_addresses_it_tells_one_of_its_own_names_or_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(_: str, __: None, family: int, ___: int) -> list[tuple[object, ...]]:
+        if family == socket.AF_INET6:
+            raise socket.gaierror
+        return [(family, 1, 6, "", ("10.9.9.9", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    assert (own_address("0.0.0.0"), own_address("::"), own_address("10.0.0.1")) == ("10.9.9.9", "127.0.0.1", "10.0.0.1")
+
+
+def test_its_token_is_read_anew_each_time(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    one = Replica(Settings(peer_token_file=str(file)), in_cluster=True)
+    assert one._token() is None
+    for token in ("first", "second"):
+        file.write_text(f"{token}\n")
+        assert one._token() == token
+    file.write_text("")
+    assert one._token() is None
+
+
+CHILD = """
+import os, sys
+from tailrace.core.model import Snapshot
+from tailrace.link import Member, Members, Observed, encode
+os.write(1, encode(Members(1, (Member({id!r}, ""),), frozenset())))
+os.write(1, encode(Observed((Snapshot((), ()),))))
+while data := os.read(0, 65536):
+    for word in ("Stopping", "Leave"):
+        if word.encode() in data:
+            open(word, "w").close()
+            if word == "Leave":
+                sys.exit(0)
+"""
+
+
+def with_child(folder: Path, member: str | None = None) -> Replica:
+    """Return a replica whose Kubernetes side is small, and names this member alone; by default the replica itself."""
+    one = replica(in_cluster=True)
+    assert one.kubernetes is not None
+    code = f"import os\nos.chdir({str(folder)!r})\n" + CHILD.format(id=member or one.me.id)
+    one.kubernetes._command = [sys.executable, "-c", code]
+    return one
+
+
+async def test_a_stopping_replica_says_so_and_leaves_after_its_last_request(tmp_path: Path) -> None:
+    one = with_child(tmp_path)
+    task = asyncio.create_task(one.run())
+    await eventually(lambda: one.synced)
+    one.hear(Observed((ServerSeen(SERVER), EndpointSeen(POD))))
+    pick = one.router.acquire(Request("m"), one.clock())
+    assert isinstance(pick, Pick)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await eventually((tmp_path / "Stopping").exists)
+    await asyncio.sleep(0.3)
+    assert not (tmp_path / "Leave").exists()
+    one.router.release(pick.attempt, Outcome.COMPLETED, one.clock())
+    await asyncio.wait_for(task, 10)
+    assert (tmp_path / "Leave").exists()
+
+
+async def test_a_replica_whose_name_another_has_taken_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = with_child(tmp_path, member="another")
+    with pytest.raises(ReplicaFailedError):
+        await asyncio.wait_for(one.run(), 10)
+    assert "give each its own" in caplog.text
+    assert isinstance(one.router.acquire(Request("m"), one.clock()), Refusal)
 
 
 # What its probes say

@@ -126,6 +126,11 @@ def test_a_cordon_set_by_hand_has_the_first_generation(text: str | None, cordon:
     assert observe(pod(annotations=annotations), owner=OWNER).cordon == cordon
 
 
+def test_the_mark_of_a_gates_call_is_read_from_the_pod() -> None:
+    assert observe(pod(annotations={"tailrace.dev/gate-drain": "c://1"}), owner=OWNER).gate_mark == "c://1"
+    assert observe(pod(), owner=OWNER).gate_mark is None
+
+
 def test_gpu_memory_of_the_server_goes_before_that_of_the_node() -> None:
     assert observe(pod(), owner=Owner("ns/one", gpu_memory_gb=40), gpu_memory_gb=80).gpu_memory_gb == 40
     assert observe(pod(), owner=Owner("ns/one"), gpu_memory_gb=80).gpu_memory_gb == 80

@@ -18,11 +18,11 @@ from tailrace.core.model import (
     Snapshot,
 )
 from tailrace.kube import costs, finalizers, history, membership, pools, reviews
-from tailrace.kube.cordons import change
+from tailrace.kube.cordons import change, mark_gate
 from tailrace.kube.departure import departure
 from tailrace.kube.mailbox import Mailbox
 from tailrace.kube.serverstate import fixed_endpoints, server_spec
-from tailrace.link import Cordon, Review
+from tailrace.link import Cordon, GateMark, Review
 
 
 def replica_set(name: str, revision: int, replicas: int, **meta: object) -> Document:
@@ -169,6 +169,23 @@ def test_a_cordon_marks_and_unmarks_the_very_pod() -> None:
     assert marked["annotations"]["tailrace.dev/drain-reason"] == "manual"
     unmarked = change(pod(), Cordon("uid-a", draining=False, generation=8), moment=0.0)["metadata"]
     assert set(unmarked["annotations"].values()) == {None}
+
+
+async def test_a_gates_call_is_marked_on_the_very_pod_once() -> None:
+    written: list[Any] = []
+
+    class Api:
+        async def patch(self, *what: object) -> None:
+            written.append(what)
+
+    marked = pod(annotations={"tailrace.dev/gate-drain": "c://1"})
+    for each in (pod(), marked):
+        await mark_gate(Api(), each, GateMark("uid-a", "c://1"))  # type: ignore[arg-type]
+    await mark_gate(Api(), marked, GateMark("uid-a", "c://2"))  # type: ignore[arg-type]
+    assert [what[1:] for what in written] == [
+        ("ns", "a", {"metadata": {"uid": "uid-a", "annotations": {"tailrace.dev/gate-drain": told}}})
+        for told in ("c://1", "c://2")
+    ]
 
 
 def test_an_access_review_asks_about_our_group_in_the_namespace() -> None:

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 
-def kube_agent() -> None:
+import typer
+
+
+def kube_agent(
+    member: Annotated[
+        str, typer.Argument(help="Id of the replica that this is the child of; none: of no replica.")
+    ] = "",
+    address: Annotated[str, typer.Argument(help="host:port of its admin port.")] = "",
+    pod_uid: Annotated[str, typer.Argument(help="Its pod; empty when it is none.")] = "",
+) -> None:
     """Watch the cluster and write to it for the parent process, over standard input and output; not for people.
 
     Settings come from the environment (TAILRACE_...). Exit code 0 after SIGTERM or when the parent has gone.
@@ -12,4 +22,4 @@ def kube_agent() -> None:
     from tailrace.telemetry.logs import set_up  # noqa: PLC0415
 
     set_up()
-    main()
+    main(member, address, pod_uid)

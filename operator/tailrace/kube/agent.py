@@ -11,19 +11,32 @@ import logging
 import secrets
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
 from tailrace.core.model import Snapshot
-from tailrace.kube import cordons, resync, reviews
+from tailrace.kube import cordons, members, resync, reviews
 from tailrace.kube.client import Api, ApiError, Document, Resource, load
 from tailrace.kube.gpumemory import Measurer
 from tailrace.kube.handlers import Watches
 from tailrace.kube.leader import Leader
 from tailrace.kube.lease import Election
 from tailrace.kube.mailbox import Mailbox
+from tailrace.kube.members import Calling, Roll, SupersededError
 from tailrace.kube.pipe import Pipe
 from tailrace.kube.view import View
-from tailrace.link import ChildHealth, Cordon, Desired, Message, Observed, Review
+from tailrace.link import (
+    ChildHealth,
+    Cordon,
+    Desired,
+    GateMark,
+    Leave,
+    Member,
+    Members,
+    Message,
+    Observed,
+    Review,
+    Stopping,
+)
 from tailrace.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -36,9 +49,9 @@ LEAVE_SECONDS = 2.0
 
 
 class Agent:
-    """One replica's Kubernetes side."""
+    """One replica's Kubernetes side. Without ``me`` it has no data plane behind it, and is no member."""
 
-    def __init__(self, settings: Settings, pipe: Pipe, api: Api) -> None:
+    def __init__(self, settings: Settings, pipe: Pipe, api: Api, me: Member | None = None) -> None:
         self._settings = settings
         self._pipe = pipe
         self._api = api
@@ -58,19 +71,22 @@ class Agent:
             wall=time.time,
             changed=self._leader.lead,
         )
+        self._calling = None if me is None else self._call_the_roll(me)
         self._watches = Watches(lambda: load(settings.kubeconfig), settings.watch_namespaces, self._event)
         self._asked: set[asyncio.Task[None]] = set()
+        self._marking = asyncio.Lock()
         self._last_event_at = 0.0
         self._last_list_at = 0.0
         self._api_error = ""
         self._leaving = asyncio.Event()
+        self._ended = False
 
     async def run(self) -> None:
         """Run until the parent goes or SIGTERM; the Lease is given back then."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._leaving.set)
-        parts = (self._listen, self._tell, self._tell_health, self._keep_listing, self._election.run, self._leader.run)
+        parts = [self._listen, self._tell, self._tell_health, self._join, self._election.run, self._leader.run]
         tasks = [loop.create_task(part()) for part in parts]
         leaving = loop.create_task(self._leaving.wait())
         try:
@@ -83,7 +99,28 @@ class Agent:
             for task in (leaving, *tasks):
                 task.cancel()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._election.release(), LEAVE_SECONDS)
+                await asyncio.wait_for(self._leave(), LEAVE_SECONDS)
+
+    async def _leave(self) -> None:
+        if self._ended:
+            await self._change_record(members.left)
+        await self._election.release()
+
+    def _call_the_roll(self, me: Member) -> Calling:
+        settings = self._settings
+        roll = Roll(
+            self._api,
+            me,
+            namespace=settings.namespace,
+            lease=settings.lease_name,
+            replica=settings.replica,
+            monotonic=time.monotonic,
+        )
+        return Calling(roll, self._pipe.send, lambda: self._election.leading)
+
+    async def _change_record(self, how: Callable[[Document], Document]) -> None:
+        if self._calling is not None:
+            await self._calling.change(how)
 
     # The pipe
 
@@ -96,10 +133,19 @@ class Agent:
         match message:
             case Desired():
                 self._leader.desire(message)
+                if self._calling is not None:
+                    self._calling.want(message.members_wanted)
             case Review():
                 self._background(self._review(message))
             case Cordon():
                 self._background(self._cordon(message))
+            case GateMark():
+                self._background(self._mark_gate(message))
+            case Stopping():
+                self._background(self._change_record(members.stopping))
+            case Leave():
+                self._ended = True
+                self._leaving.set()
             case _:
                 log.warning("a message that only a parent receives: %s", type(message).__name__)
 
@@ -116,10 +162,20 @@ class Agent:
         if pod is None:
             log.warning("cordon %s: no such pod is known", cordon.uid)
             return
-        try:
-            await cordons.mark(self._api, pod, cordon, moment=time.time())
-        except ApiError as error:
-            log.warning("cordon %s: %s", cordon.uid, error)
+        await self._mark(f"cordon {cordon.uid}", cordons.mark(self._api, pod, cordon, moment=time.time()))
+
+    async def _mark_gate(self, told: GateMark) -> None:
+        pod = self._view.pod(told.uid)
+        if pod is not None:
+            await self._mark(f"gate mark {told.uid}", cordons.mark_gate(self._api, pod, told))
+
+    async def _mark(self, what: str, writing: Coroutine[None, None, None]) -> None:
+        """Write one mark after the other: a mark that is repeated must not overtake its end."""
+        async with self._marking:
+            try:
+                await writing
+            except ApiError as error:
+                log.warning("%s: %s", what, error)
 
     async def _tell(self) -> None:
         while True:
@@ -149,6 +205,21 @@ class Agent:
     def _event(self, kind: Resource, change: str | None, document: Document) -> None:
         self._last_event_at = time.time()
         self._view.on_event(kind, change, document)
+
+    async def _join(self) -> None:
+        """Register first, list the pods then: whoever does not know this replica drains no pod that it does not see."""
+        if self._calling is None:
+            await self._keep_listing()
+            return
+        try:
+            await self._calling.register()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._calling.run())
+                group.create_task(self._keep_listing())
+        except* SupersededError as superseded:
+            log.critical("another life has taken this replica's name: %s", superseded.exceptions[0])
+            await self._pipe.send(Members(0, (), frozenset()))
+            await self._leaving.wait()
 
     async def _keep_listing(self) -> None:
         retry = FIRST_RETRY_SECONDS

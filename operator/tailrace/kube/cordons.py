@@ -1,4 +1,4 @@
-"""Marks a pod as manually draining, durably, in its annotations; or takes the mark off."""
+"""Marks a pod as draining, by hand or by its gate's call, durably, in its annotations; or takes the mark off."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ from tailrace.api import names
 from tailrace.core.model import DrainReason
 from tailrace.kube import objects
 from tailrace.kube.client import Api, Document
-from tailrace.link import Cordon
+from tailrace.link import Cordon, GateMark
 
 
 async def mark(api: Api, pod: Document, cordon: Cordon, *, moment: float) -> None:
     """Write the mark. ApiError when the pod is gone, or another one has its name."""
     await api.patch(objects.PODS, objects.namespace(pod), objects.name(pod), change(pod, cordon, moment=moment))
+
+
+async def mark_gate(api: Api, pod: Document, told: GateMark) -> None:
+    """Write that the pod's gate holds this incarnation, unless it stands there. ApiError as in ``mark``."""
+    if objects.annotations(pod).get(names.ANNOTATION_GATE_MARK) != told.incarnation:
+        annotations = {names.ANNOTATION_GATE_MARK: told.incarnation}
+        body = {"metadata": {"uid": objects.uid(pod), "annotations": annotations}}
+        await api.patch(objects.PODS, objects.namespace(pod), objects.name(pod), body)
 
 
 def change(pod: Document, cordon: Cordon, *, moment: float) -> Document:

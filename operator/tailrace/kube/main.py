@@ -9,28 +9,33 @@ import os
 from tailrace.kube.agent import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, Agent
 from tailrace.kube.client import Api, load
 from tailrace.kube.pipe import end_with_parent, open_pipe, take_standard_streams
+from tailrace.link import Member
 from tailrace.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-def main() -> None:
-    """Run until the parent goes or SIGTERM, then end the process with code 0. Logs are set up by the caller."""
+def main(member: str, address: str, pod_uid: str) -> None:
+    """Run for this member until the parent goes or SIGTERM, then end the process with code 0; see ``link.Member``.
+
+    Without a member it is the child of no replica. Logs are set up by the caller.
+    """
+    me = Member(member, address, pod_uid) if member else None
     source, target = take_standard_streams()
     end_with_parent()
     # Every retry of an outage is an error to kopf; the outage itself is told by the lists, once.
     logging.getLogger("kopf").setLevel(logging.CRITICAL)
-    asyncio.run(_run(Settings(), source, target))
+    asyncio.run(_run(Settings(), source, target, me))
     logging.shutdown()
     # At once: kopf's thread may sit in a request until it times out, and nothing of it is worth waiting for.
     os._exit(0)
 
 
-async def _run(settings: Settings, source: int, target: int) -> None:
+async def _run(settings: Settings, source: int, target: int, me: Member | None) -> None:
     pipe = await open_pipe(source, target)
     api = await _connect(settings)
     try:
-        await Agent(settings, pipe, api).run()
+        await Agent(settings, pipe, api, me).run()
     finally:
         await api.close()
 

@@ -94,6 +94,7 @@ def observe(
         created_at=objects.seconds(objects.meta(pod).get("creationTimestamp")),
         deletion=before or deletion(pod, drain, why),
         cordon=cordon(pod),
+        gate_mark=objects.annotations(pod).get(names.ANNOTATION_GATE_MARK),
         ended=ended(pod, node),
         drain=drain,
     )
