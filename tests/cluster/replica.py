@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 import urllib.error
@@ -21,6 +22,18 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CRD_FILE = "inference.tailrace.dev_inferenceservers.yaml"
 SERVICE_ACCOUNT = "tailrace-system/tailrace"
 READY_SECONDS = 30.0
+
+
+def children(parent: int) -> list[int]:
+    """Return the processes that this one has started."""
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _parent_of(entry) == parent]
+
+
+def _parent_of(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def install(cluster: Cluster) -> None:
@@ -48,7 +61,7 @@ class Replica:
         self.proxy, self.routing, self.admin = (f"http://127.0.0.1:{port}" for port in (proxy, routing, admin))
         self._command = [sys.executable, *command]
         self._log = cluster.workdir / "logs" / f"{name}-{namespaces[0]}.log"
-        self._environment = os.environ | {
+        self.environment = os.environ | {
             "TAILRACE_HOST": "127.0.0.1",
             "TAILRACE_PROXY_PORT": str(proxy),
             "TAILRACE_ROUTING_PORT": str(routing),
@@ -64,7 +77,16 @@ class Replica:
 
     def start(self) -> None:
         """Start and wait until it is ready."""
-        self.process = ManagedProcess(self.name, self._command, self._log, self._environment)
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Start; the same ports and name each time."""
+        self.process = ManagedProcess(self.name, self._command, self._log, self.environment)
+
+    def wait_ready(self) -> None:
+        """Wait until it is ready."""
+        assert self.process is not None
         deadline = time.monotonic() + READY_SECONDS
         while not self._is_ready():
             if time.monotonic() > deadline or not self.process.alive():
@@ -76,6 +98,34 @@ class Replica:
         if self.process is not None:
             self.process.stop()
             self.process = None
+
+    def children(self) -> list[int]:
+        """Return the processes that it has started: its Kubernetes side."""
+        return children(self.process.pid) if self.process is not None else []
+
+    def kill(self) -> None:
+        """End it at once, its Kubernetes side first, which would else leave in order."""
+        self._signal(signal.SIGKILL)
+        if self.process is not None:
+            self.process.kill()
+            self.process = None
+
+    def pause(self) -> None:
+        """Freeze it whole until `resume`."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it run on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.process is not None:
+            for pid in (*self.children(), self.process.pid):
+                os.kill(pid, number)
+
+    def leads(self) -> bool:
+        """Tell whether it holds the Lease."""
+        return "tailrace_leader 1.0" in self.metrics()
 
     def get(self, path: str) -> Any:  # noqa: ANN401 - any JSON value
         """Return what the admin port answers, as JSON."""

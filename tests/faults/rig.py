@@ -96,7 +96,7 @@ class Rig:
 
     def child(self) -> int | None:
         """Return the process id of the Kubernetes child, None while there is none."""
-        return next(iter(_children(self.process.pid)), None)
+        return next(iter(self.replica.children()), None)
 
     def kill_child(self) -> None:
         """End the Kubernetes child at once."""
@@ -224,15 +224,3 @@ class Rig:
 def _is_ready(pod: Document) -> bool:
     conditions = pod.get("status", {}).get("conditions")
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions or ())
-
-
-def _children(parent: int) -> list[int]:
-    """Return the processes that this one has started."""
-    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _parent_of(entry) == parent]
-
-
-def _parent_of(process: Path) -> int:
-    try:
-        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
