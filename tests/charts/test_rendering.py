@@ -8,13 +8,15 @@ from tests.charts.goldens import golden, rendered
 from tests.charts.helm import CHART, CRD_CHART, VALUE_SETS, Helm, is_hook, objects, of_kind, value_file
 from tests.cluster import tools
 
+from tailrace.http.auth import AUDIENCE
 from tailrace.settings import Settings
 
 pytestmark = pytest.mark.cluster
 
 CHOSEN_BY_THE_CHART = {"settle_seconds": 5.0}
 """Defaults that differ from the code's, which knows no Services and nodes."""
-FIXED = {"proxy_port", "routing_port", "admin_port", "kubeconfig"}
+OF_THE_POD = {"replica", "namespace", "gate_image", "pod_uid", "advertise_address"}
+FIXED = {"proxy_port", "routing_port", "admin_port", "kubeconfig", "peer_token_file"}
 """Settings that mean nothing where every pod has an address and an account of its own."""
 
 
@@ -67,7 +69,7 @@ def test_the_default_values_are_the_defaults_of_the_code(helm: Helm, monkeypatch
     differing = {
         name: value
         for name, value in Settings().model_dump().items()
-        if value != getattr(defaults, name) and name not in {"replica", "namespace", "gate_image"}
+        if value != getattr(defaults, name) and name not in OF_THE_POD
     }
     assert differing == CHOSEN_BY_THE_CHART
 
@@ -104,6 +106,15 @@ def admin_address(rendered: list[dict[str, Any]]) -> str:
 def test_gates_are_told_the_headless_service_of_their_release(helm: Helm, release: str) -> None:
     found = objects(helm.run("template", release, CHART, "--namespace", "elsewhere"))
     assert environment(found)["TAILRACE_GATE_ROUTERS"] == admin_address(found)
+
+
+def test_replicas_have_a_token_to_show_each_other_where_the_program_looks_for_it(helm: Helm) -> None:
+    (deployment,) = of_kind(helm.render(), "Deployment")
+    (mount,) = [one for one in container(deployment)["volumeMounts"] if one["name"] == "peer-token"]
+    (volume,) = [one for one in deployment["spec"]["template"]["spec"]["volumes"] if one["name"] == "peer-token"]
+    (token,) = [source["serviceAccountToken"] for source in volume["projected"]["sources"]]
+    assert f"{mount['mountPath']}/{token['path']}" == Settings().peer_token_file
+    assert token["audience"] == AUDIENCE
 
 
 def test_stopping_replicas_stay_in_the_headless_service(helm: Helm) -> None:

@@ -7,6 +7,8 @@ pytestmark = pytest.mark.cluster
 
 GOOD = (
     "replicaCount=0",
+    "replicaCount=1",
+    "replicaCount=5",
     'watchNamespaces=["a","b-2"]',
     'image.digest="sha256:' + 64 * "a" + '"',
     "settings.shutdownSeconds=0.5",
@@ -21,7 +23,7 @@ GOOD = (
     "enabled=true",
 )
 BAD = (
-    ("replicaCount=2", "'/replicaCount'"),
+    ("replicaCount=-1", "'/replicaCount'"),
     ('replicaCount="1"', "'/replicaCount'"),
     ("replicas=1", "'replicas'"),
     ("settings.shutdownSecs=1", "'shutdownSecs'"),

@@ -32,7 +32,7 @@ def documents(path: Path) -> list[dict[str, object]]:
 def test_names_and_ports_of_the_manifests_are_the_defaults_of_the_settings() -> None:
     settings = Settings()
     text = json.dumps([documents(path) for path in sorted((ROOT / "manifests/base").glob("*.yaml"))])
-    assert f'"resourceNames": ["{settings.lease_name}"]' in text
+    assert f'"mountPath": "{Path(settings.peer_token_file).parent}"' in text
     assert settings.namespace == SYSTEM
     assert settings.gate_routers == f"tailrace-admin.{SYSTEM}.svc:9090"
     for port in (settings.proxy_port, settings.routing_port, settings.admin_port):

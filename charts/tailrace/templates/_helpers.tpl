@@ -48,6 +48,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "tailrace.env" -}}
 - name: TAILRACE_REPLICA
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: TAILRACE_POD_UID
+  valueFrom: {fieldRef: {fieldPath: metadata.uid}}
+- name: TAILRACE_ADVERTISE_ADDRESS
+  valueFrom: {fieldRef: {fieldPath: status.podIP}}
 - name: TAILRACE_NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 - name: TAILRACE_LEASE_NAME
