@@ -35,11 +35,10 @@ WATCH_IDLE_SECONDS = 90.0
 
 
 class PatchType(StrEnum):
-    """The three ways to say what changes; the value is the content type."""
+    """The two ways to say what changes; the value is the content type."""
 
     JSON = "application/json-patch+json"
     MERGE = "application/merge-patch+json"
-    APPLY = "application/apply-patch+yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,9 @@ class Api:
         query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
         while True:
             page = await self._call("GET", resource.path(namespace), query=query, seconds=LIST_SECONDS)
-            items += page.get("items") or ()
+            if "items" not in page:
+                raise ApiError(0, "Garbled", f"the answer is no list: {str(page)[:200]}")
+            items += page["items"] or ()
             meta = page.get("metadata", {})
             if not meta.get("continue"):
                 return Listing(tuple(items), str(meta.get("resourceVersion", "")))
@@ -171,8 +172,6 @@ class Api:
     ) -> Document:
         """Change an object. Put a guard into the body: a ``test`` operation, or uid and resourceVersion."""
         path, query = resource.path(namespace, name, subresource), _write_query(dry_run=dry_run)
-        if how is PatchType.APPLY:
-            query["force"] = "true"
         return await self._call("PATCH", path, query=query, body=body, content_type=how.value)
 
     async def replace(self, resource: Resource, namespace: str | None, name: str, body: Document) -> Document:
@@ -197,10 +196,7 @@ class Api:
         )
         try:
             async for line in _lines(response):
-                event = orjson.loads(line)
-                if event["type"] == "ERROR":
-                    raise _refused(int(event["object"].get("code", 0)), event["object"])
-                yield Change(event["type"], event["object"])
+                yield _change(_document(line))
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ApiError(0, "Disconnected", repr(error)) from error
         finally:
@@ -221,10 +217,10 @@ class Api:
                 method, path, query=query or {}, body=body, content_type=content_type, seconds=seconds
             )
             try:
-                document: Document = orjson.loads(await response.read())
+                answer = await response.read()
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise ApiError(0, "Disconnected", repr(error)) from error
-            return document
+            return _document(answer)
 
         return await _with_retries(once)
 
@@ -288,12 +284,36 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
                 yield line
 
 
+def _document(body: bytes) -> Document:
+    """Decode an object; whatever else comes (a proxy's page, half an answer) tells nothing of the cluster."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        document = None
+    if not isinstance(document, dict):
+        raise ApiError(0, "Garbled", f"the answer is no object: {_start(body)}")
+    return document
+
+
+def _change(event: Document) -> Change:
+    what, about = event.get("type"), event.get("object")
+    if not isinstance(what, str) or not isinstance(about, dict):
+        raise ApiError(0, "Garbled", f"an event of a watch has no type or no object: {str(event)[:200]}")
+    if what == "ERROR":
+        raise _refused(int(about.get("code") or 0), about)
+    return Change(what, about)
+
+
+def _start(body: bytes) -> str:
+    return body[:200].decode("utf-8", "replace")
+
+
 async def _error_body(response: aiohttp.ClientResponse) -> Document:
     body = await response.read()
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return {"message": body[:200].decode("utf-8", "replace")}
+        return {"message": _start(body)}
     return document if isinstance(document, dict) else {}
 
 
