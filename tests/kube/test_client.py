@@ -4,19 +4,18 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
-from kubernetes.aio import client
+from tests.kube.apiserver import serving
 
 from tailrace.kube import objects
 from tailrace.kube.client import Api, ApiError
 
 
 class Server:
-    """An API server that answers everything with the same body, and counts what it was asked."""
+    """An API server that answers everything with the same body, and notes the methods it was asked with."""
 
     def __init__(self) -> None:
         self.body = b"{}"
         self.methods: list[str] = []
-        self.host = ""
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Answer; for an aiohttp server."""
@@ -25,24 +24,14 @@ class Server:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    found = Server()
-    runner = web.ServerRunner(web.Server(found.answer))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    found.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield found
-    await runner.cleanup()
+def server() -> Server:
+    return Server()
 
 
 @pytest.fixture
 async def api(server: Server) -> AsyncIterator[Api]:
-    configuration = client.Configuration()
-    configuration.host = server.host
-    api = Api(configuration)
-    yield api
-    await api.close()
+    async with serving(server.answer) as api:
+        yield api
 
 
 GARBLED = [b"", b"<html>502</html>", b'{"items": [', b"[]", b"null"]
@@ -72,3 +61,14 @@ async def test_a_line_of_a_watch_that_is_no_event_is_an_api_error(server: Server
     with pytest.raises(ApiError) as refused:
         _ = [change async for change in api.watch(objects.PODS, None, version="1")]
     assert refused.value.reason == "Garbled"
+
+
+async def test_who_may_not_write_any_more_writes_nothing_and_reads_on(server: Server, api: Api) -> None:
+    may = [True, False]
+    fenced = api.fenced(lambda: may.pop(0))
+    await fenced.patch(objects.PODS, "ns", "a", {})
+    with pytest.raises(ApiError, match="left to the replica that leads now"):
+        await fenced.patch(objects.PODS, "ns", "a", {})
+    await fenced.get(objects.PODS, "ns", "a")
+    await api.patch(objects.PODS, "ns", "a", {})
+    assert server.methods == ["PATCH", "GET", "PATCH"]

@@ -108,6 +108,16 @@ async def test_a_leader_that_cannot_renew_gives_up_at_its_deadline_and_leads_aga
     assert told == [True, False, True]
 
 
+async def test_a_leader_whose_lease_ran_out_between_two_renewals_is_told_that_it_did_not_lead() -> None:
+    api, clock, told = FakeApi(), Clock(), list[bool]()
+    me = election(api, clock, told)
+    await me.step()
+    clock.now = 15.0
+    await me.step()
+    assert me.leading
+    assert told == [True, False, True]
+
+
 async def test_two_never_lead_at_once_and_a_lease_given_back_is_taken_at_once() -> None:
     api, clock = FakeApi(), Clock()
     first, second = election(api, clock, [], "first"), election(api, clock, [], "second")

@@ -59,7 +59,14 @@ class Agent:
         self._identity = f"{settings.replica}_{secrets.token_hex(4)}"
         measurer = Measurer(settings.gpu_memory_labels)
         self._view = View(emit=self._mailbox.put, touched=self._touched, strayed=self._strayed, measure=measurer)
-        self._leader = Leader(api, self._view, settings, identity=self._identity, explain=measurer.explain)
+        self._leader = Leader(
+            api,
+            self._view,
+            settings,
+            identity=self._identity,
+            explain=measurer.explain,
+            leading=lambda: self._election.leading,
+        )
         self._election = Election(
             api,
             namespace=settings.namespace,

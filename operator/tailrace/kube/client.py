@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from copy import copy
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
@@ -125,6 +126,13 @@ class Api:
 
     def __init__(self, configuration: client.Configuration) -> None:
         self._client = client.ApiClient(configuration)
+        self.may_write: Callable[[], bool] = lambda: True
+
+    def fenced(self, may_write: Callable[[], bool]) -> Api:
+        """Return the same connections for one who asks before every single write; refused is NotLeading, status 0."""
+        fenced = copy(self)
+        fenced.may_write = may_write
+        return fenced
 
     async def close(self) -> None:
         """Close the connections."""
@@ -213,6 +221,8 @@ class Api:
         seconds: float = CALL_SECONDS,
     ) -> Document:
         async def once() -> Document:
+            if method != "GET" and not self.may_write():
+                raise ApiError(0, "NotLeading", f"{method} {path} is left to the replica that leads now")
             response = await self._open(
                 method, path, query=query or {}, body=body, content_type=content_type, seconds=seconds
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from tailrace.core.model import EndpointState
 from tailrace.kube import costs, objects
@@ -33,12 +34,24 @@ COALESCE_SECONDS = 0.05
 
 
 class Leader:
-    """Reconciles what the parent desires and what InferenceServers say; idle while another replica leads."""
+    """Reconciles what the parent desires and what InferenceServers say; idle while another replica leads.
 
-    def __init__(self, api: Api, view: View, settings: Settings, *, identity: str, explain: Explain) -> None:
-        self._api = api
+    ``leading`` is asked before every look and every single write: a Lease may run out between two of them.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        view: View,
+        settings: Settings,
+        *,
+        identity: str,
+        explain: Explain,
+        leading: Callable[[], bool],
+    ) -> None:
+        self._api = api = api.fenced(leading)
         self._view = view
-        self._leading = False
+        self._leading = leading
         self._reports: dict[str, EndpointReport] = {}
         drains, installation = History(), _installation(settings)
         events = Events(api, instance=identity, monotonic=time.monotonic, wall=time.time)
@@ -73,8 +86,7 @@ class Leader:
             group.create_task(self._adoption.run())
 
     def lead(self, leading: bool) -> None:
-        """Begin or cease to lead."""
-        self._leading = leading
+        """Take in that we began or ceased to lead."""
         if leading:
             self._look_at_everything()
         else:
@@ -106,7 +118,7 @@ class Leader:
 
     def resynced(self) -> None:
         """Have a look at everything: there was a full list."""
-        if self._leading:
+        if self._leading():
             self._look_at_everything()
             for uid in self._orphans.due():
                 self._orphan_queue.add(uid)
@@ -121,20 +133,20 @@ class Leader:
         self._status_queue.add_after(key, COALESCE_SECONDS)
 
     async def _release(self, uid: str) -> float | None:
-        return await self._releases.work(uid) if self._leading else None
+        return await self._releases.work(uid) if self._leading() else None
 
     async def _reconcile(self, key: str) -> float | None:
-        if not self._leading:
+        if not self._leading():
             return None
         self._touch_status(key)
         later = [await self._workloads.reconcile(key), await self._adoption.reconcile(key)]
         return min((seconds for seconds in later if seconds is not None), default=None)
 
     async def _status(self, key: str) -> float | None:
-        return await self._statuses.work(key) if self._leading else None
+        return await self._statuses.work(key) if self._leading() else None
 
     async def _free(self, uid: str) -> float | None:
-        if not self._leading:
+        if not self._leading():
             return None
         stray = self._strays.get(uid)
         if stray is None:

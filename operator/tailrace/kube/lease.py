@@ -140,6 +140,7 @@ class Election:
             self._until = float("-inf")
             return
         await self._write(lease, self._identity)
+        self._tell()  # what was left undone while the Lease had run out is to be looked at again
         self._until = asked_at + self._seconds
         self.holder = self._identity
 
