@@ -34,6 +34,8 @@ LIST_SECONDS = 60.0
 WATCH_IDLE_SECONDS = 90.0
 """A watch with bookmarks hears something every minute; a silent one is dead."""
 
+_NEVER_SENT = ("ConnectFailed", "NotLeading")
+
 
 class PatchType(StrEnum):
     """The two ways to say what changes; the value is the content type."""
@@ -73,9 +75,10 @@ class ApiError(Exception):
         self.retry_after = retry_after
 
     @property
-    def unreachable(self) -> bool:
-        """Whether nothing is known: no answer, or the server's own trouble."""
-        return self.status == 0 or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    def unsure(self) -> bool:
+        """Whether a write may have been carried out all the same: its answer was lost, or is the server's trouble."""
+        trouble = self.status == 0 or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return trouble and self.reason not in _NEVER_SENT
 
     @property
     def gone(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from tailrace.core.model import DrainOutcome, Release
 from tailrace.kube import finalizers, history, objects
-from tailrace.kube.client import Api, Document
+from tailrace.kube.client import Api, ApiError, Document
 from tailrace.kube.events import Events
 from tailrace.kube.history import History
 from tailrace.kube.view import View
@@ -23,11 +23,13 @@ class Releases:
         self._recorded = recorded
         self._wanted: dict[str, Release] = {}
         self._done: set[str] = set()
+        self._unsure: set[str] = set()
 
     def want(self, releases: Iterable[Release]) -> list[str]:
         """Replace what is wanted; return the uids that still have to be released."""
         self._wanted = {release.uid: release for release in releases}
         self._done &= self._wanted.keys()
+        self._unsure &= self._wanted.keys()
         return self.open()
 
     def open(self) -> list[str]:
@@ -39,10 +41,20 @@ class Releases:
         release, pod = self._wanted.get(uid), self._view.pod(uid)
         if release is None or uid in self._done or pod is None or not leaving(pod):
             return None
-        await finalizers.take_off(self._api, pod)
+        mine = await self._take_off(uid, pod)
         self._done.add(uid)
-        self._record(release, pod)
+        if mine:
+            self._record(release, pod)
         return None
+
+    async def _take_off(self, uid: str, pod: Document) -> bool:
+        """Return whether this one took the finalizer off: a drain is told once, by whichever replica ended it."""
+        try:
+            return await finalizers.take_off(self._api, pod) or uid in self._unsure
+        except ApiError as error:
+            if error.unsure:
+                self._unsure.add(uid)
+            raise
 
     def _record(self, release: Release, pod: Document) -> None:
         key = objects.server_key(pod) or ""
