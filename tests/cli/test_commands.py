@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import typer.main
 from tests.app.programs import ROOT, documents, tailrace
+from tests.kube.documents import model, pod
 from typer.testing import CliRunner
 
 import tailrace as product
 from tailrace.cli.main import app
+from tailrace.kube import membership
 
 COMMANDS = sorted(typer.main.get_group(app).commands)
 SHOWN = [name for name in COMMANDS if name != "kube-agent"]
@@ -223,3 +225,12 @@ def test_release_finalizers_without_a_cluster_says_so(tmp_path: Path, content: s
     assert code == 2
     assert errors.startswith("cannot reach the cluster: ")
     assert "Traceback" not in errors
+
+
+def test_release_finalizers_says_to_stop_the_operator_as_it_adopts_selected_pods_anew() -> None:
+    freed = pod(finalizers=[])
+    again = membership.entry(freed, model(selector={"matchLabels": {"app": "llm"}}))
+    assert not membership.belongs(freed)
+    assert again["metadata"]["finalizers"] == ["tailrace.dev/drain"]
+    told = " ".join(invoke("release-finalizers", "--help")[1].split())
+    assert "Stop the operator first. One that runs adopts the pods of InferenceServers with a selector anew" in told

@@ -23,8 +23,9 @@ def release_finalizers(
 ) -> None:
     """Take the finalizer tailrace.dev/drain off pods, and touch no other finalizer.
 
-    For when Tailrace was removed before its pods. A running operator puts nothing back: the finalizer is only ever
-    set on pods at their creation, or when they are adopted. Requests in flight are not waited for.
+    For when Tailrace was removed before its pods. Stop the operator first. One that runs adopts the pods of
+    InferenceServers with a selector anew, with the finalizer, within a second. On pods of a template it puts nothing
+    back; those that are made later carry the finalizer again. Requests in flight are not waited for.
 
     Exit codes: 0 all released (or nothing to do), 1 some could not be, 2 the cluster could not be reached.
     """
