@@ -44,9 +44,9 @@ class ApiServer:
         """Return a pod as stored, None when it is gone."""
         return self.stored.get(f"/api/v1/namespaces/ns/pods/{name}")
 
-    def writes(self) -> list[str]:
-        """Return the calls that write anything but Events."""
-        return [call for call in self.calls if not call.startswith("GET") and not call.endswith(" events")]
+    def asked(self, name: str = "a") -> list[str]:
+        """Return the methods of all calls about this one object."""
+        return [call.partition(" ")[0] for call in self.calls if call.endswith(f" {name}")]
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Answer a request; for an aiohttp server."""

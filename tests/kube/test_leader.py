@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.app.waiting import eventually
-from tests.kube.apiserver import ApiServer, Document, serving
+from tests.kube.apiserver import ApiServer, Document, RefusedError, serving
 from tests.kube.documents import pod, server
 
 from tailrace.core.model import DrainOutcome, DrainReason, Release
@@ -77,7 +77,111 @@ async def test_a_lease_that_runs_out_before_the_write_leaves_the_write_to_others
         here.see(pod(**DELETED))
         here.leader.desire(Desired((RELEASE,), ()))
         await asyncio.sleep(0.3)
-        assert cluster.writes() == []
+        assert cluster.asked() == []
         asked = iter([True] * 100)
         here.leader.lead(leading=True)
         await eventually(lambda: cluster.pod() is None)
+
+
+# What is told of a drain
+
+
+async def release(cluster: ApiServer) -> list[str]:
+    """Let a new leader see the pod as deleted and release it; return the Events about pods since the beginning."""
+    async with world(cluster) as here:
+        here.see(pod(**DELETED))
+        here.leader.desire(Desired((RELEASE,), ()))
+        await asyncio.sleep(0.3)
+        return here.events()
+
+
+async def test_a_new_leader_does_not_tell_again_of_a_drain_that_another_has_ended(cluster: ApiServer) -> None:
+    cluster.put(pod(finalizers=["tailrace.dev/drain", "other/one"], **DELETED))
+    assert await release(cluster) == ["Drained"]
+    assert await release(cluster) == ["Drained"]
+    assert (cluster.pod() or {})["metadata"]["finalizers"] == ["other/one"]
+
+
+async def test_a_drain_is_told_though_the_answer_to_its_last_write_was_lost(cluster: ApiServer) -> None:
+    cluster.put(pod(finalizers=["tailrace.dev/drain", "other/one"], **DELETED))
+
+    def lose(call: str) -> None:
+        if call == "PATCH a":
+            raise RefusedError(504)
+
+    cluster.after = lose
+    assert await release(cluster) == ["Drained"]
+    assert cluster.asked() == ["PATCH", "PATCH", "GET"]
+
+
+# Pods that lost our label
+
+
+def unlabelled(**meta: Any) -> Document:  # noqa: ANN401
+    return pod(version=7, labels={}, **meta)
+
+
+@pytest.mark.parametrize("meta", [{}, DELETED])
+async def test_a_pod_that_lost_our_label_is_freed_whether_it_lives_on_or_not(
+    cluster: ApiServer, meta: Document
+) -> None:
+    cluster.put(unlabelled(finalizers=["tailrace.dev/drain", "other/one"], **meta))
+    async with world(cluster) as here:
+        here.see(pod(**meta))
+        here.see(pod(version=7, **meta), "DELETED")
+        await eventually(lambda: (cluster.pod() or {})["metadata"]["finalizers"] == ["other/one"])
+
+
+async def test_a_pod_whose_deletion_is_over_costs_one_read_and_no_write(cluster: ApiServer) -> None:
+    async with world(cluster) as here:
+        here.see(pod(**DELETED))
+        here.see(pod(version=7, **DELETED), "DELETED")
+        await eventually(cluster.asked)
+        here.leader.resynced()
+        await asyncio.sleep(0.1)
+        assert cluster.asked() == ["GET"]
+
+
+async def test_a_pod_that_lost_our_label_is_freed_by_the_one_who_leads_next(cluster: ApiServer) -> None:
+    cluster.put(unlabelled())
+    leading = False
+    async with world(cluster, lambda: leading) as here:
+        here.see(pod())
+        here.see(pod(version=7), "DELETED")
+        here.leader.resynced()
+        await eventually(cluster.asked)
+        await asyncio.sleep(0.1)
+        assert cluster.asked() == ["GET"]
+        leading = True
+        here.leader.lead(leading=True)
+        await eventually(lambda: (cluster.pod() or {})["metadata"]["finalizers"] == [])
+
+
+async def test_a_standby_forgets_a_pod_that_another_has_freed(cluster: ApiServer) -> None:
+    cluster.put(unlabelled(finalizers=[]))
+    async with world(cluster, lambda: False) as here:
+        here.see(pod())
+        here.see(pod(version=7), "DELETED")
+        here.leader.resynced()
+        await eventually(cluster.asked)
+        here.leader.resynced()
+        await asyncio.sleep(0.1)
+        assert cluster.asked() == ["GET"]
+
+
+async def test_a_pod_that_lost_our_label_is_freed_at_the_next_list_when_the_first_read_failed(
+    cluster: ApiServer,
+) -> None:
+    cluster.put(unlabelled())
+
+    def fail(_: str) -> None:
+        raise RefusedError(503)
+
+    cluster.trouble = fail
+    async with world(cluster) as here:
+        here.see(pod())
+        here.see(pod(version=7), "DELETED")
+        await eventually(cluster.asked)
+        cluster.trouble = lambda _: None
+        here.leader.resynced()
+        await eventually(lambda: (cluster.pod() or {})["metadata"]["finalizers"] == [])

@@ -154,10 +154,29 @@ def test_the_reason_and_begin_of_a_deletion_are_those_first_seen() -> None:
     assert told.event(objects.PODS, pod(version=3, deletionGracePeriodSeconds=0, **deleted)) == []
 
 
-def test_a_pod_that_vanishes_undeleted_is_a_stray() -> None:
+def test_a_pod_that_vanishes_with_our_finalizer_on_is_a_stray_even_while_it_is_being_deleted() -> None:
     told = Told()
-    told.event(objects.PODS, pod("a"))
-    told.event(objects.PODS, pod("b", deletionTimestamp="2026-01-01T00:10:00Z"))
-    told.event(objects.PODS, pod("a", version=2), "DELETED")
-    told.event(objects.PODS, pod("b", version=2, deletionTimestamp="2026-01-01T00:10:00Z"), "DELETED")
+    deleted: dict[str, Any] = {"deletionTimestamp": "2026-01-01T00:10:00Z"}
+    for name, meta in (("a", {}), ("b", deleted), ("c", deleted | {"finalizers": []})):
+        told.event(objects.PODS, pod(name, **meta))
+        told.event(objects.PODS, pod(name, version=2, **meta), "DELETED")
+    assert told.strays == ["a", "b"]
+
+
+def test_a_pod_that_vanished_between_two_lists_is_a_stray_if_it_had_our_finalizer() -> None:
+    told = Told()
+    told.lists(pods=[pod("a"), pod("b", finalizers=[])])
+    told.lists(pods=[])
     assert told.strays == ["a"]
+
+
+def test_of_a_deleted_server_only_what_its_pods_need_is_kept() -> None:
+    told = Told()
+    for name in ("one", "two"):
+        told.event(objects.SERVERS, server(name, port=9000))
+    told.event(objects.PODS, pod("a", server="two"))
+    for name in ("one", "two"):
+        told.event(objects.SERVERS, newer(server(name, port=9000), 2), "DELETED")
+    assert told.view._lost_servers.keys() == {"ns/two"}
+    told.event(objects.PODS, pod("a", server="three", version=2))
+    assert told.view._lost_servers == {}

@@ -111,19 +111,27 @@ class Leader:
             self._release_queue.offer(uid)
 
     def stray(self, pod: Document) -> None:
-        """Have a look at a pod that vanished from the watch though nobody has deleted it."""
+        """Have a look at a pod that vanished from the watch with our finalizer on, until it is known to be free."""
         uid = objects.uid(pod)
         self._strays[uid] = pod
-        self._orphan_queue.add(uid)
+        if self._leading():
+            self._orphan_queue.add(uid)
 
     def resynced(self) -> None:
         """Have a look at everything: there was a full list."""
+        self._look_at_strays()
         if self._leading():
             self._look_at_everything()
             for uid in self._orphans.due():
                 self._orphan_queue.add(uid)
 
+    def _look_at_strays(self) -> None:
+        """Have a look at them while another replica leads, too: it may have freed them, and may not have seen them."""
+        for uid in self._strays:
+            self._orphan_queue.offer(uid)
+
     def _look_at_everything(self) -> None:
+        self._look_at_strays()
         for key in self._view.servers():
             self._server_queue.add(key)
         for uid in self._releases.open():
@@ -146,14 +154,21 @@ class Leader:
         return await self._statuses.work(key) if self._leading() else None
 
     async def _free(self, uid: str) -> float | None:
-        if not self._leading():
-            return None
         stray = self._strays.get(uid)
-        if stray is None:
+        if stray is not None:
+            await self._free_stray(stray)
+        elif self._leading():
             return await self._orphans.free(uid)
-        await self._orphans.free_stray(stray)
-        self._strays.pop(uid, None)
         return None
+
+    async def _free_stray(self, seen: Document) -> None:
+        pod = await self._orphans.stray(seen)
+        if pod is not None:
+            if not self._leading():
+                return
+            await self._orphans.free_stray(pod)
+        if self._strays.get(objects.uid(seen)) is seen:
+            del self._strays[objects.uid(seen)]
 
     async def _before_shrinking(self, key: str) -> None:
         in_flight = {uid: report.in_flight for uid, report in self._reports.items()}

@@ -1,7 +1,7 @@
 """Takes our finalizer off pods that nobody will ever drain. Runs on the leader only.
 
 Two kinds: pods whose InferenceServer is gone and that live on (adopted ones, or kept by ``--cascade=orphan``), and
-pods that lost our label. Pods that are being deleted are not touched: their drain ends with a release.
+pods that lost our label. Of the former those that are being deleted are not touched: their drain ends with a release.
 """
 
 from __future__ import annotations
@@ -45,11 +45,16 @@ class Orphans:
             await finalizers.take_off(self._api, pod)
         return None
 
-    async def free_stray(self, seen: Document) -> None:
-        """Free a pod that no watch of ours shows any more, if it exists without our label."""
+    async def stray(self, seen: Document) -> Document | None:
+        """Return the pod as it is now if it exists with our finalizer and without our label: nobody will drain it."""
         pod = await finalizers.current(self._api, seen)
-        if pod is not None and objects.server_key(pod) is None:
-            await finalizers.take_off(self._api, pod)
+        if pod is None or objects.server_key(pod) is not None:
+            return None
+        return pod if names.FINALIZER in objects.finalizers(pod) else None
+
+    async def free_stray(self, pod: Document) -> None:
+        """Free a pod that no watch of ours shows, whether it is being deleted or lives on."""
+        await finalizers.take_off(self._api, pod)
 
     def _is_orphan(self, pod: Document) -> bool:
         return (

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
+from tailrace.api import names
 from tailrace.core.model import (
     DrainReason,
     EndpointGone,
@@ -47,7 +48,7 @@ _LOST_NODE = Node(lost=True)
 class View:
     """See the module. ``emit`` takes observations; ``touched`` is told the keys of servers to reconcile.
 
-    ``strayed`` is told a pod that vanished though its deletion had not begun: it has lost our label.
+    ``strayed`` is told a pod that vanished with our finalizer on: it is gone, or has lost our label.
     """
 
     def __init__(
@@ -177,7 +178,8 @@ class View:
             return  # another one of the same name is there already
         server = self._servers.pop(key, None)
         if server is not None:
-            self._lost_servers[key] = server.owner
+            if self._pods_of.get(key):
+                self._lost_servers[key] = server.owner
             del self._told_servers[key]
             self._emit(ServerGone(key))
             self._tell_endpoints(key)
@@ -227,8 +229,14 @@ class View:
     def _index(self, uid: str, key: str) -> None:
         before = self._told.get(uid)
         if before and before.server != key:
-            self._pods_of.get(before.server, {}).pop(uid, None)
+            self._unindex(uid, before.server)
         self._pods_of.setdefault(key, {})[uid] = None
+
+    def _unindex(self, uid: str, key: str) -> None:
+        self._pods_of.get(key, {}).pop(uid, None)
+        if not self._pods_of.get(key):
+            self._pods_of.pop(key, None)
+            self._lost_servers.pop(key, None)
 
     def _count(self, pod: Document, *, lives: bool) -> None:
         """Keep the pods of each controller that are not going away: counting them anew for each deletion is slow."""
@@ -253,13 +261,10 @@ class View:
         before = self._told.get(uid)
         self._count(document, lives=False)
         for each in {key, before.server if before else key}:
-            self._pods_of.get(each, {}).pop(uid, None)
-            if not self._pods_of.get(each):
-                self._pods_of.pop(each, None)
-                self._lost_servers.pop(each, None)
+            self._unindex(uid, each)
         self._forget(uid)
         self._touch(before.server if before else key)
-        if not objects.deleting(document):
+        if names.FINALIZER in objects.finalizers(document):
             self._strayed(document)
 
     def _node_seen(self, name: str, facts: Node) -> None:
