@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from tailrace.link import (
     Cordon,
+    Cordoned,
     Desired,
     GateMark,
     Leave,
     Member,
     Message,
-    Observed,
     Review,
     Reviewed,
     Stopping,
@@ -66,7 +66,7 @@ class KubernetesChild:
         self._patience = patience
         self._process: asyncio.subprocess.Process | None = None
         self._desired: Desired | None = None
-        self._unheard: dict[str, Cordon] = {}
+        self._unwritten: dict[str, Cordon] = {}
         self._leaving = False
         self._reviews: dict[int, asyncio.Future[Reviewed]] = {}
         self._ticket = 0
@@ -108,6 +108,8 @@ class KubernetesChild:
         try:
             if self._desired is not None:
                 self._send(self._desired)
+            for cordon in self._unwritten.values():
+                self._send(cordon)
             await self._read(_output(self._process))
         finally:
             await self._stop(self._process)
@@ -122,12 +124,13 @@ class KubernetesChild:
         if isinstance(message, Reviewed):
             self._answer(message)
             return
+        if isinstance(message, Cordoned):
+            self._cordoned(message.cordon)
+            return
         try:
             self._on_message(message)
         except Exception:
             log.exception("a message of the Kubernetes child could not be taken in: %s", type(message).__name__)
-        if isinstance(message, Observed):
-            self._repeat_cordons()
 
     async def _stop(self, process: asyncio.subprocess.Process) -> None:
         """End the child: it leaves by itself when its input closes, and is killed when it does not."""
@@ -152,10 +155,15 @@ class KubernetesChild:
         self._send(desired)
 
     def cordon(self, cordon: Cordon) -> None:
-        """Have a pod marked; while no child is there the last word on each pod waits for the next one."""
-        self._unheard.pop(cordon.uid, None)
-        if not self._send(cordon):
-            self._unheard[cordon.uid] = cordon
+        """Have a pod marked: the last word on each pod is said to every new child, until one says it is written."""
+        known = self._unwritten.get(cordon.uid)
+        if known is None or known.generation <= cordon.generation:
+            self._unwritten[cordon.uid] = cordon
+            self._send(cordon)
+
+    def _cordoned(self, cordon: Cordon) -> None:
+        if self._unwritten.get(cordon.uid) == cordon:
+            del self._unwritten[cordon.uid]
 
     def mark_gate(self, mark: GateMark) -> None:
         """Have a pod marked; to be said again until it is seen."""
@@ -172,12 +180,6 @@ class KubernetesChild:
         if process is not None and self._send(Leave()):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), self._patience.stop)
-
-    def _repeat_cordons(self) -> None:
-        """Say what no child was there for; a child that has told of pods knows the pods."""
-        waiting, self._unheard = self._unheard, {}
-        for cordon in waiting.values():
-            self.cordon(cordon)
 
     def _send(self, message: Message) -> bool:
         process = self._process

@@ -101,6 +101,13 @@ class Cordon:
 
 
 @dataclass(frozen=True, slots=True)
+class Cordoned:
+    """Child to parent: this word on a pod is written, or overtaken by a newer one, or the pod is gone."""
+
+    cordon: Cordon
+
+
+@dataclass(frozen=True, slots=True)
 class GateMark:
     """Parent to child: mark a pod as draining by the call of its gate, for this incarnation."""
 
@@ -144,7 +151,9 @@ class Leave:
     """Parent to child: this replica has ended its last request; take it off the members, and end."""
 
 
-Message = Observed | ChildHealth | Review | Reviewed | Desired | Cordon | GateMark | Members | Stopping | Leave
+Message = (
+    Observed | ChildHealth | Review | Reviewed | Desired | Cordon | Cordoned | GateMark | Members | Stopping | Leave
+)
 
 
 def encode(message: Message) -> bytes:

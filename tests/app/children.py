@@ -18,7 +18,8 @@ QUICK = Patience(backoff=(0.01, 0.02), stable=60.0, review=5.0, stop=0.5)
 PRELUDE = """
 import os, signal, struct, sys, time
 from tailrace.core.model import EndpointGone
-from tailrace.link import ChildHealth, Cordon, Desired, GateMark, Leave, Observed, Review, Reviewed, Stopping, encode
+from tailrace.link import ChildHealth, Cordon, Cordoned, Desired, GateMark, Leave, Observed, Review, Reviewed
+from tailrace.link import Stopping, encode
 from pickle import loads
 
 def exactly(count):

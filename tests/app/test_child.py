@@ -197,7 +197,6 @@ while True:
     if isinstance(heard, Cordon):
         say(f'{heard.uid} {heard.draining} {heard.generation}')
 """
-KNOWS_THE_PODS = "send(Observed(()))\n"
 
 
 async def test_a_cordon_reaches_a_child_that_runs_at_once(tmp_path: Path) -> None:
@@ -207,20 +206,25 @@ async def test_a_cordon_reaches_a_child_that_runs_at_once(tmp_path: Path) -> Non
         await family.said("here", "uid-1 True 1")
 
 
-async def test_the_last_word_on_each_pod_waits_for_a_child_that_knows_the_pods(tmp_path: Path) -> None:
-    wait = "while not os.path.exists('listed'): time.sleep(0.01)\n"
-    family = Family("say('here')\n" + wait + KNOWS_THE_PODS + REPORT_CORDONS, tmp_path)
-    for cordon in (Cordon("a", draining=True, generation=1), Cordon("b", draining=True, generation=2)):
-        family.parent.cordon(cordon)
+async def test_the_last_word_on_each_pod_waits_for_the_first_child(tmp_path: Path) -> None:
+    family = Family(REPORT_CORDONS, tmp_path)
+    family.parent.cordon(Cordon("a", draining=True, generation=1))
+    family.parent.cordon(Cordon("b", draining=True, generation=2))
     family.parent.cordon(Cordon("a", draining=False, generation=3))
+    family.parent.cordon(Cordon("a", draining=True, generation=1))
     async with family:
+        await family.said("a False 3", "b True 2")
+
+
+async def test_a_cordon_that_died_with_its_child_is_said_to_the_next_one(tmp_path: Path) -> None:
+    async with Family("say('here')\nheard = hear()\nsay(heard.uid)", tmp_path) as family:
         await family.said("here")
-        (tmp_path / "listed").touch()
-        await family.said("here", "b True 2", "a False 3")
+        family.parent.cordon(Cordon("a", draining=True, generation=1))
+        await family.said("here", "a", "here", "a")
 
 
-async def test_a_cordon_that_was_heard_is_not_said_to_the_next_child(tmp_path: Path) -> None:
-    script = KNOWS_THE_PODS + "say('here')\nheard = hear()\nsay(heard.uid)"
+async def test_a_cordon_that_is_written_is_not_said_to_the_next_child(tmp_path: Path) -> None:
+    script = "say('here')\nheard = hear()\nsend(Cordoned(heard))\nsay(heard.uid)"
     async with Family(script, tmp_path) as family:
         await family.said("here")
         family.parent.cordon(Cordon("a", draining=True, generation=1))

@@ -18,6 +18,7 @@ from tailrace.core.model import (
 from tailrace.link import (
     ChildHealth,
     Cordon,
+    Cordoned,
     Desired,
     EndpointReport,
     GarbledError,
@@ -38,6 +39,7 @@ MESSAGES: list[Message] = [
     Reviewed(7, authenticated=True, allowed=False, user="someone", pod_uid="uid-1"),
     Desired((RELEASE,), (EndpointReport("uid-1", "shop/llama", EndpointState.DRAINED, 0, gate_seen=True),)),
     Cordon("uid-1", draining=True, generation=3),
+    Cordoned(Cordon("uid-1", draining=True, generation=3)),
 ]
 
 

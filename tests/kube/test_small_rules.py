@@ -162,13 +162,36 @@ def test_a_fixed_endpoint_is_ready_and_takes_what_it_does_not_say_from_the_serve
     assert second.gpu_memory_gb == 24
 
 
-def test_a_cordon_marks_and_unmarks_the_very_pod() -> None:
-    marked = change(pod(), Cordon("uid-a", draining=True, generation=7), moment=0.0)["metadata"]
-    assert marked["uid"] == "uid-a"
+def said(draining: bool, generation: int) -> Cordon:
+    return Cordon("uid-a", draining, generation)
+
+
+def test_a_cordon_marks_and_unmarks_the_very_pod_as_it_was_seen() -> None:
+    marked = (change(pod(), said(True, 7), moment=0.0) or {})["metadata"]
+    assert (marked["uid"], marked["resourceVersion"]) == ("uid-a", "1")
     assert marked["annotations"]["tailrace.dev/draining"] == "7"
     assert marked["annotations"]["tailrace.dev/drain-reason"] == "manual"
-    unmarked = change(pod(), Cordon("uid-a", draining=False, generation=8), moment=0.0)["metadata"]
+    draining = pod(annotations=marked["annotations"])
+    unmarked = (change(draining, said(False, 8), moment=0.0) or {})["metadata"]
     assert set(unmarked["annotations"].values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("standing", "cordon", "due"),
+    [
+        (None, said(True, 7), True),
+        (None, said(False, 7), False),
+        ("7", said(True, 7), False),
+        ("7", said(True, 8), True),
+        ("7", said(True, 6), False),
+        ("7", said(False, 6), False),
+        ("7", said(False, 7), True),
+        ("true", said(False, 2), True),
+    ],
+)
+def test_an_older_cordon_never_replaces_a_newer_one(standing: str | None, cordon: Cordon, due: bool) -> None:
+    annotations = {} if standing is None else {"tailrace.dev/draining": standing}
+    assert (change(pod(annotations=annotations), cordon, moment=0.0) is not None) is due
 
 
 async def test_a_gates_call_is_marked_on_the_very_pod_once() -> None:

@@ -1,6 +1,7 @@
 """The child: puts the pieces together, and nothing else.
 
-Everything that watches or answers runs on every replica; everything that writes runs on the one that leads.
+Everything that watches or answers runs on every replica, and so do the marks that a replica was asked for and its own
+record; everything else that writes runs on the one that leads.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import time
 from collections.abc import Callable, Coroutine
 
 from tailrace.core.model import Snapshot
-from tailrace.kube import cordons, members, resync, reviews
+from tailrace.kube import members, resync, reviews
 from tailrace.kube.client import Api, ApiError, Document, Resource, load
+from tailrace.kube.cordons import Cordons, mark_gate
 from tailrace.kube.gpumemory import Measurer
 from tailrace.kube.handlers import Watches
 from tailrace.kube.leader import Leader
@@ -27,6 +29,7 @@ from tailrace.kube.view import View
 from tailrace.link import (
     ChildHealth,
     Cordon,
+    Cordoned,
     Desired,
     GateMark,
     Leave,
@@ -78,10 +81,10 @@ class Agent:
             wall=time.time,
             changed=self._leader.lead,
         )
+        self._cordons = Cordons(api, self._view, self._cordoned)
         self._calling = None if me is None else self._call_the_roll(me)
         self._watches = Watches(lambda: load(settings.kubeconfig), settings.watch_namespaces, self._event)
         self._asked: set[asyncio.Task[None]] = set()
-        self._marking = asyncio.Lock()
         self._last_event_at = 0.0
         self._last_list_at = 0.0
         self._api_error = ""
@@ -93,8 +96,9 @@ class Agent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._leaving.set)
-        parts = [self._listen, self._tell, self._tell_health, self._join, self._election.run, self._leader.run]
-        tasks = [loop.create_task(part()) for part in parts]
+        parts = (self._listen, self._tell, self._tell_health, self._join)
+        writers = (self._election.run, self._leader.run, self._cordons.run)
+        tasks = [loop.create_task(part()) for part in (*parts, *writers)]
         leaving = loop.create_task(self._leaving.wait())
         try:
             done, _ = await asyncio.wait([leaving, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -145,7 +149,7 @@ class Agent:
             case Review():
                 self._background(self._review(message))
             case Cordon():
-                self._background(self._cordon(message))
+                self._cordons.take(message)
             case GateMark():
                 self._background(self._mark_gate(message))
             case Stopping():
@@ -164,25 +168,16 @@ class Agent:
     async def _review(self, review: Review) -> None:
         await self._pipe.send(await reviews.answer(self._api, review))
 
-    async def _cordon(self, cordon: Cordon) -> None:
-        pod = self._view.pod(cordon.uid)
-        if pod is None:
-            log.warning("cordon %s: no such pod is known", cordon.uid)
-            return
-        await self._mark(f"cordon {cordon.uid}", cordons.mark(self._api, pod, cordon, moment=time.time()))
+    async def _cordoned(self, cordon: Cordon) -> None:
+        await self._pipe.send(Cordoned(cordon))
 
     async def _mark_gate(self, told: GateMark) -> None:
         pod = self._view.pod(told.uid)
-        if pod is not None:
-            await self._mark(f"gate mark {told.uid}", cordons.mark_gate(self._api, pod, told))
-
-    async def _mark(self, what: str, writing: Coroutine[None, None, None]) -> None:
-        """Write one mark after the other: a mark that is repeated must not overtake its end."""
-        async with self._marking:
-            try:
-                await writing
-            except ApiError as error:
-                log.warning("%s: %s", what, error)
+        try:
+            if pod is not None:
+                await mark_gate(self._api, pod, told)
+        except ApiError as error:
+            log.warning("gate mark %s: %s", told.uid, error)
 
     async def _tell(self) -> None:
         while True:
@@ -254,4 +249,5 @@ class Agent:
         self._last_list_at = time.time()
         self._api_error = ""
         self._leader.resynced()
+        self._cordons.resynced()
         return frozenset(kind for kind, _, _ in lists)
