@@ -123,9 +123,13 @@ class Replica:
 
     def health(self) -> Health:
         """Return what the probes answer. A Kubernetes side that is away is said, and no reason to take us out."""
-        synced = Check("synced", self.synced, "" if self.synced else "has not seen a whole list yet")
+        why = self.child_health.api_error
+        missing = "has not seen a whole list yet" + (f": {why}" if why else "")
+        synced = Check("synced", self.synced, "" if self.synced else missing)
         serving = Check("serving", not self.stopping, "stopping: no new requests" if self.stopping else "")
-        return Health(live=self._kubernetes_checks(), ready=(synced, serving), started=(synced,))
+        # A replica that knows what keeps it from its first list has started: to restart it would mend nothing.
+        started = Check("listed", self.synced or bool(why), synced.message)
+        return Health(live=self._kubernetes_checks(), ready=(synced, serving), started=(started,))
 
     def _kubernetes_checks(self) -> tuple[Check, ...]:
         if self.kubernetes is None:

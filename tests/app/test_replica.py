@@ -221,9 +221,20 @@ async def test_a_replica_whose_name_another_has_taken_ends(tmp_path: Path, caplo
 def test_it_is_ready_and_started_from_the_first_whole_list_on() -> None:
     one = replica()
     one.hear(Observed((EndpointSeen(POD),)))
-    assert failing(one.health().ready) == failing(one.health().started) == ["synced"]
+    assert (failing(one.health().ready), failing(one.health().started)) == (["synced"], ["listed"])
     one.hear(Observed((Snapshot((), ()),)))
     assert failing(one.health().ready) == failing(one.health().started) == []
+
+
+def test_without_the_definition_it_has_started_and_says_why_it_is_not_ready_until_a_list_comes() -> None:
+    one = replica(in_cluster=True)
+    why = "404 NoCRD: inferenceservers.inference.tailrace.dev is not installed: apply the CRD"
+    one.hear(ChildHealth(0.0, 0.0, leader=True, holder="me", api_error=why))
+    assert failing(one.health().started) == []
+    assert failing(one.health().ready) == ["synced"]
+    assert one.health().ready[0].message.endswith(why)
+    one.hear(Observed((Snapshot((), ()),)))
+    assert failing(one.health().ready) == []
 
 
 def test_a_stopping_replica_is_unready_yet_alive() -> None:

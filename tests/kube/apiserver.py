@@ -12,6 +12,7 @@ from kubernetes.aio import client
 from tailrace.kube.client import Api
 
 Document = dict[str, Any]
+PLURALS = ("pods", "nodes", "deployments", "replicasets", "inferenceservers", "leases")
 
 
 class RefusedError(Exception):
@@ -64,9 +65,10 @@ class ApiServer:
         if method == "POST":
             return self._create(path, json.loads(body))
         if path not in self.stored:
-            if path.count("/") % 2 or method != "GET":
+            plural = path.rpartition("/")[2]
+            if method != "GET" or plural not in PLURALS:
                 raise RefusedError(404)
-            under = [each for key, each in self.stored.items() if key.startswith(f"{path}/")]
+            under = [each for key, each in self.stored.items() if f"/{plural}/" in key]
             return {"items": under, "metadata": {"resourceVersion": str(self._version)}}
         return self._patch(path, json.loads(body), how) if method == "PATCH" else self.stored[path]
 

@@ -191,10 +191,15 @@ class Agent:
                     last_list_at=self._last_list_at,
                     leader=self._election.leading,
                     holder=self._election.holder,
-                    api_error=self._api_error,
+                    api_error=self._trouble(),
                 )
             )
             await asyncio.sleep(HEALTH_SECONDS)
+
+    def _trouble(self) -> str:
+        """Return what keeps this replica from seeing the cluster; before its first list it has to register."""
+        members = self._calling.trouble if self._calling is not None else ""
+        return self._api_error or (members and f"members: {members}")
 
     # The cluster
 

@@ -210,7 +210,7 @@ class Roll:
 
 
 class Calling:
-    """Calls the roll: whenever a newer list is wanted, and every few seconds."""
+    """Calls the roll: whenever a newer list is wanted, and every few seconds. ``trouble``: what keeps it from that."""
 
     def __init__(self, roll: Roll, tell: Callable[[Members], Awaitable[None]], leading: Callable[[], bool]) -> None:
         """Take the roll, who is told of each list, and whether this replica may delete old records."""
@@ -219,7 +219,7 @@ class Calling:
         self._leading = leading
         self._wanted = 0
         self._news = asyncio.Event()
-        self._trouble = ""
+        self.trouble = ""
 
     def want(self, number: int) -> None:
         """Ask for a list that is read from now on; it answers every number asked for so far."""
@@ -263,9 +263,9 @@ class Calling:
         try:
             await work
         except ApiError as error:
-            if str(error) != self._trouble:
+            if str(error) != self.trouble:
                 log.warning("members: %s; drains that need a new list of them wait", error)
-            self._trouble = str(error)
+            self.trouble = str(error)
             return False
-        self._trouble = ""
+        self.trouble = ""
         return True
