@@ -1,5 +1,6 @@
 """The conditions and the status of an InferenceServer from what is known of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,6 +128,25 @@ def gated(**meta: Any) -> Document:  # noqa: ANN401
 def test_drain_protection_says_what_weakens_it(known: Facts, reason: str) -> None:
     found = verdict("DrainProtected", known)
     assert (found.status, found.reason) == (reason == "Protected", reason)
+
+
+@pytest.mark.parametrize(
+    ("installation", "reason", "words"),
+    [
+        (Installation("gate:1", "moved:9090"), "OtherRouters", "calls routers:9090, and routers are at moved:9090"),
+        (Installation("gate:2", "moved:9090"), "OtherRouters", "moved:9090"),
+        (Installation("gate:2", "routers:9090"), "OlderImage", "runs gate:1, this release has gate:2"),
+        (INSTALLATION, None, ""),
+    ],
+)
+def test_a_gate_that_was_made_with_other_settings_is_outdated(
+    installation: Installation, reason: str | None, words: str
+) -> None:
+    params = workload.gate_params(model(), installation)
+    found = {each.type: each for each in verdicts(replace(facts(deployment=live()), params=params))}
+    told = found.get("GateOutdated")
+    assert (told.reason if told else None) == reason
+    assert words in (told.message if told else "")
 
 
 def test_conditions_of_their_own_do_not_degrade() -> None:

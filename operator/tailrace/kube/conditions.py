@@ -190,14 +190,21 @@ def _deployment_notes(live: Document, facts: Facts) -> dict[str, Problem]:
             "The Deployment's template is not the one of spec.template: somebody changed or undid it. It stays so "
             "until spec.template is changed.",
         )
-    image = workload.gate_image(live)
-    if facts.params.gate and image is not None and image != facts.params.image:
-        notes["GateOutdated"] = Problem(
-            "OlderImage",
-            f"The pods' drain gate runs {image}, this release has {facts.params.image}; it is not replaced by itself, "
-            "because that restarts the pods: the next change of spec.template brings it.",
-        )
+    if facts.params.gate and (outdated := _outdated_gate(live, facts.params)):
+        notes["GateOutdated"] = outdated
     return notes
+
+
+def _outdated_gate(live: Document, params: GateParams) -> Problem | None:
+    routers, image = workload.gate_routers(live), workload.gate_image(live)
+    kept = "it is not replaced by itself, because that restarts the pods: the next change of spec.template brings it."
+    if routers not in (None, params.routers):
+        return Problem(
+            "OtherRouters", f"The pods' drain gate calls {routers}, and routers are at {params.routers}; {kept}"
+        )
+    if image not in (None, params.image):
+        return Problem("OlderImage", f"The pods' drain gate runs {image}, this release has {params.image}; {kept}")
+    return None
 
 
 def _staying(facts: Facts) -> list[EndpointSpec]:

@@ -145,6 +145,14 @@ def gate_image(live: Document) -> str | None:
     return objects.annotations(live).get(ANNOTATION_GATE_IMAGE)
 
 
+def gate_routers(live: Document) -> str | None:
+    """Return the routers that the gate of the Deployment's pods calls, None without a gate."""
+    containers = (live["spec"]["template"].get("spec") or {}).get("initContainers") or ()
+    gates = (container for container in containers if container.get("name") == names.GATE_CONTAINER)
+    said = (str(argument).partition("=") for gate in gates for argument in gate.get("args") or ())
+    return next((value for option, _, value in said if option == "--routers"), None)
+
+
 def _template_change(live: Document, template: Document, params: GateParams) -> list[Document]:
     pod = inject(template, params)
     restarted = objects.annotations(live["spec"]["template"]).get(ANNOTATION_RESTARTED)

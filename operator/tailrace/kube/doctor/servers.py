@@ -42,6 +42,7 @@ COMMANDS: Final[dict[str, str]] = {
     "OlderServerDecides": _EDIT,
     "ChangedByHand": "kubectl -n {namespace} rollout history deployment/{name}",
     "OlderImage": "kubectl -n {namespace} get deployment/{name} -o yaml",
+    "OtherRouters": _EDIT,
     "GateMissing": _MESSAGE,
     "HookMissing": _MESSAGE,
     "GateDisabled": (
