@@ -134,8 +134,9 @@ class Replica:
     def _kubernetes_checks(self) -> tuple[Check, ...]:
         if self.kubernetes is None:
             return ()
-        said = "" if self.kubernetes.alive else f"away, restarted {self.kubernetes.restarts} times; serving on"
-        return (Check("kubernetes", ok=True, message=said or self.child_health.api_error),)
+        away = "" if self.kubernetes.alive else f"away, restarted {self.kubernetes.restarts} times; serving on"
+        leader = f"the leader is {self.child_health.holder or 'not known'}"
+        return (Check("kubernetes", ok=True, message=away or self.child_health.api_error or leader),)
 
     def _leader(self) -> bool | None:
         return None if self.kubernetes is None else self.kubernetes.alive and self.child_health.leader

@@ -13,6 +13,7 @@ import pytest
 from tests.app.waiting import eventually
 
 from tailrace.app import Replica, ReplicaFailedError
+from tailrace.child import KubernetesChild
 from tailrace.core.drain import DrainKind, Mark
 from tailrace.core.model import (
     Deletion,
@@ -243,6 +244,15 @@ def test_a_stopping_replica_is_unready_yet_alive() -> None:
     one.stopping = True
     assert failing(one.health().ready) == ["serving"]
     assert failing(one.health().live) == []
+
+
+def test_who_leads_is_said_while_nothing_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = replica(in_cluster=True)
+    monkeypatch.setattr(KubernetesChild, "alive", True)
+    one.hear(ChildHealth(1.0, 1.0, leader=False, holder="tailrace-1_ab"))
+    assert one.health().live[0].message == "the leader is tailrace-1_ab"
+    one.hear(ChildHealth(1.0, 1.0, leader=False, holder="tailrace-1_ab", api_error="403"))
+    assert one.health().live[0].message == "403"
 
 
 def test_a_kubernetes_side_that_is_away_is_said_and_no_reason_to_restart() -> None:

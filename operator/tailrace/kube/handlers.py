@@ -53,7 +53,6 @@ class Watches:
         self._stop = threading.Event()
         self._kinds: tuple[Resource, ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.failed_events = 0
 
     def start(self, kinds: Collection[Resource]) -> None:
         """Start watching these kinds, for as long as the process lives or until ``stop``.
@@ -137,7 +136,6 @@ class Watches:
             try:
                 self._sink(*event)
             except Exception:
-                self.failed_events += 1
                 log.exception("an event about %s %s was lost", event[0].plural, objects.key(event[2]))
             self._events.popleft()
         if self._events and self._loop is not None:
