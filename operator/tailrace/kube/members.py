@@ -30,7 +30,7 @@ PAUSE_SECONDS: Final = 0.05
 
 RETRY_SECONDS: Final = 0.5
 
-KEEP_SECONDS: Final = 600.0
+KEEP_SECONDS: Final = 3600.0
 """How long the record of a member that left stays, so that each other member can see that there was one."""
 
 COMPONENT: Final = "member"
