@@ -71,7 +71,9 @@ class Replica:
         self.metrics = Metrics(self.router.status, leader=self._leader, watch_age=self._watch_age)
         self.proxy = ProxyDoor(self.router, self.clock, settings, self.metrics)
         guard = Guard(self.kubernetes, self.clock, open_reads=settings.open_reads, own_token=self._token)
-        self.peers = Peers(self.router, self.clock, self.changes, self._token)
+        self.peers = Peers(
+            self.router, self.clock, self.changes, token=self._token, leading=lambda: bool(self._leader())
+        )
         peer_door = PeerDoor(self.peers, Given(self.router, self.clock), guard, settings)
         forward = self.peers.forward if in_cluster else None
         self.routing = RoutingDoor(self.router, self.clock, settings, self.metrics, forward)
@@ -195,6 +197,7 @@ class Replica:
             gates_seen=self.admin.gates_seen,
             ask=_Asker(session),
             mark=self._mark if self.kubernetes else None,
+            elsewhere=self.peers.elsewhere,
         ).run()
         if self.kubernetes is not None:
             yield self.kubernetes.run()

@@ -40,8 +40,12 @@ class Control:
         gates_seen: Callable[[], frozenset[str]],
         ask: Ask,
         mark: Callable[[str, Mark], None] | None = None,
+        elsewhere: Callable[[str], int] = lambda _: 0,
     ) -> None:
-        """``mark`` makes a mark durable, and may be told again; None: nobody else needs to see it."""
+        """``mark`` makes a mark durable, and may be told again; None: nobody else needs to see it.
+
+        ``elsewhere`` is what other replicas have in flight at an endpoint, as far as known: for status only.
+        """
         self._router = router
         self._clock = clock
         self._changes = changes
@@ -50,6 +54,7 @@ class Control:
         self._gates_seen = gates_seen
         self._ask = ask
         self._mark = mark
+        self._elsewhere = elsewhere
         self._marked_at = float("-inf")
         self._said: Desired | None = None
         self._reports: tuple[EndpointReport, ...] = ()
@@ -109,7 +114,7 @@ class Control:
         self._reported_at = now
         seen = self._gates_seen()
         self._reports = tuple(
-            EndpointReport(e.uid, e.server, e.state, e.in_flight, e.uid in seen)
+            EndpointReport(e.uid, e.server, e.state, e.in_flight + self._elsewhere(e.uid), e.uid in seen)
             for e in self._router.status().endpoints
         )
 

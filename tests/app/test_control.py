@@ -55,6 +55,7 @@ class World:
         self.gates: frozenset[str] = frozenset()
         self.broken: set[str] = set()
         self.idle: bool | None = True
+        self.elsewhere: dict[str, int] = {}
         self.marked: list[tuple[str, str]] = []
         self.rounds = 0
         self.control = Control(
@@ -66,6 +67,7 @@ class World:
             gates_seen=self.gates_seen,
             ask=self.ask,
             mark=self.mark,
+            elsewhere=lambda uid: self.elsewhere.get(uid, 0),
         )
 
     def mark(self, uid: str, mark: Mark) -> None:
@@ -187,6 +189,14 @@ async def test_counters_and_gates_are_reported_within_a_tick(world: World) -> No
     await eventually(lambda: world.desires[-1].endpoints[0].in_flight == 1, 2 * TICK_SECONDS)
     (report,) = world.desires[-1].endpoints
     assert (report.uid, report.server, report.state, report.gate_seen) == ("a", SERVER.key, EndpointState.READY, True)
+
+
+async def test_what_other_replicas_have_in_flight_counts_in_the_report(world: World) -> None:
+    world.elsewhere = {"a": 3}
+    world.see(pod())
+    world.request()
+    await eventually(lambda: world.desires and world.desires[-1].endpoints, 2 * TICK_SECONDS)
+    await eventually(lambda: world.desires[-1].endpoints[0].in_flight == 4, 2 * TICK_SECONDS)
 
 
 # Deadlines

@@ -39,7 +39,7 @@ from tailrace.http.health import Health
 from tailrace.http.peerdoor import PeerDoor
 from tailrace.http.peers import Peers
 from tailrace.http.routing import RoutingDoor
-from tailrace.http.words import read_words
+from tailrace.http.words import read_counts, read_words
 from tailrace.link import Member, Reviewed
 from tailrace.settings import Settings
 
@@ -68,10 +68,13 @@ class Side:
     def __init__(self, name: str, *, accounts: Accounts | None = None, token: str | None = None) -> None:
         self.name = name
         self.token = token
+        self.leads = False
         self.changes = Changes()
         self.router = Router(name, booted_at=time.monotonic(), rng=Random(1), alone=False)
         self.router.on_change = self.changes.notify
-        self.peers = Peers(self.router, time.monotonic, self.changes, lambda: self.token)
+        self.peers = Peers(
+            self.router, time.monotonic, self.changes, token=lambda: self.token, leading=lambda: self.leads
+        )
         self.guard = Guard(accounts, time.monotonic, open_reads=True, own_token=lambda: self.token)
         self.admin = self.routing = ""
 
@@ -209,6 +212,28 @@ async def test_a_replica_that_gives_no_answer_is_named_once_and_talked_to_again_
         await eventually(first.over, "the drain")
 
 
+async def test_a_mistake_of_the_program_in_a_talk_does_not_end_it(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, "REPEAT_SECONDS", 0.05)
+    first, second = Side("r0-a"), Side("r1-b")
+    words, failures = first.peers.words, [LookupError("once"), LookupError("twice")]
+
+    def mistaken() -> dict[str, Any]:
+        if failures:
+            raise failures.pop()
+        return words()
+
+    monkeypatch.setattr(first.peers, "words", mistaken)
+    async with sides(first, second):
+        first.delete()
+        second.delete()
+        for side in (first, second):
+            side.meet(first.member, second.member)
+        await eventually(first.over, "the drain")
+    assert "trouble in talking to r1-b" in caplog.text
+
+
 async def test_another_life_that_answers_at_the_address_acknowledges_nothing(caplog: pytest.LogCaptureFixture) -> None:
     first, second = Side("r0-a"), Side("r1-b")
     async with sides(first, second):
@@ -262,6 +287,34 @@ def test_what_are_no_words_is_refused(document: dict[str, Any]) -> None:
     with pytest.raises(DoorError) as refused:
         read_words(document)
     assert refused.value.status == 400
+
+
+# What is in flight
+
+
+async def test_the_leader_learns_what_the_others_have_in_flight_until_they_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(peers_module, "COUNT_SECONDS", 0.02)
+    first, second = Side("r0-a"), Side("r1-b")
+    first.leads = True
+    async with sides(first, second):
+        attempts = [request(second), request(second, leased=True)]
+        await eventually(lambda: first.peers.elsewhere("pod-0") == 2, "counted")
+        assert (first.peers.elsewhere("pod-1"), second.peers.elsewhere("pod-0")) == (0, 0)
+        second.router.release(attempts[0], Outcome.COMPLETED, time.monotonic())
+        await eventually(lambda: first.peers.elsewhere("pod-0") == 1, "counted anew")
+        first.meet(first.member, Member("r1-b", "127.0.0.1:1"))
+        await asyncio.sleep(0.1)
+        assert first.peers.elsewhere("pod-0") == 1  # it gives no answer, and has not left
+        first.meet(first.member)
+        assert first.peers.elsewhere("pod-0") == 0
+
+
+@pytest.mark.parametrize("document", [{}, {"inFlight": []}, {"inFlight": {"u": -1}}, {"inFlight": {"u": "1"}}])
+def test_what_are_no_counts_is_refused(document: dict[str, Any]) -> None:
+    with pytest.raises(DoorError):
+        read_counts(document)
 
 
 # Leases
@@ -331,6 +384,9 @@ async def test_only_replicas_of_the_same_account_may_talk(path: str, token: str 
         words = {"member": "r1-b", "drains": {}}
         body = words if path == "/peer/drains" else None
         assert (await call(session, side.admin + path, body, token))[0] == status
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        async with session.get(f"http://{side.admin}/peer/counts", headers=headers) as answer:
+            assert answer.status == status
 
 
 async def test_a_replica_shows_its_token_and_is_believed() -> None:

@@ -8,9 +8,9 @@ from aiohttp import web
 
 from tailrace.http.auth import Guard
 from tailrace.http.body import Bodies
-from tailrace.http.dispatch import Route, post
+from tailrace.http.dispatch import Route, get, post
 from tailrace.http.given import Given, unknown
-from tailrace.http.peers import DRAINS_PATH, Peers
+from tailrace.http.peers import COUNTS_PATH, DRAINS_PATH, Peers
 from tailrace.http.words import read_words
 from tailrace.settings import Settings
 
@@ -31,12 +31,16 @@ class PeerDoor:
 
     def routes(self) -> list[Route]:
         """Return what the door serves."""
-        return [post(DRAINS_PATH, self._drains), post(_LEASE, self._lease)]
+        return [post(DRAINS_PATH, self._drains), get(COUNTS_PATH, self._counts), post(_LEASE, self._lease)]
 
     async def _drains(self, request: web.BaseRequest) -> web.StreamResponse:
         await self._guard.peer(request)
         self._peers.heard(*read_words(await self._bodies.document(request)))
         return web.json_response(self._peers.words())
+
+    async def _counts(self, request: web.BaseRequest) -> web.StreamResponse:
+        await self._guard.peer(request)
+        return web.json_response(self._peers.counts())
 
     async def _lease(self, request: web.BaseRequest, call: str, attempt: str) -> web.StreamResponse:
         await self._guard.peer(request)

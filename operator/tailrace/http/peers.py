@@ -1,4 +1,4 @@
-"""What replicas tell each other over their admin ports: which endpoints each drains, and what it has there.
+"""What replicas tell each other over their admin ports: which endpoints each drains, and what it has in flight.
 
 A word holds for good (see ``core.drain``), so nothing here needs order, memory or a second try of the same word: each
 exchange carries all that is true now, both ways, and the next one comes at once when that changes.
@@ -20,12 +20,15 @@ from tailrace.changes import Changes
 from tailrace.core.model import Word
 from tailrace.core.router import Router
 from tailrace.http.errors import RETRY_AFTER, DoorError
-from tailrace.http.words import read_words, words_view
+from tailrace.http.words import read_counts, read_words, words_view
 from tailrace.link import Member
 
 log = logging.getLogger(__name__)
 
 DRAINS_PATH = "/peer/drains"
+COUNTS_PATH = "/peer/counts"
+COUNT_SECONDS = 5.0
+"""Between two questions of the leader for what is in flight: half of the time between two writes of a status."""
 REPEAT_SECONDS = 1.0
 """While anything drains, what is true is said at least so often: a word may be lost, and so may its answer."""
 PAUSE_SECONDS = 0.05
@@ -39,13 +42,24 @@ class Peers:
     """The other replicas, as last listed; ``run`` keeps a conversation with each."""
 
     def __init__(
-        self, router: Router, clock: Callable[[], float], changes: Changes, token: Callable[[], str | None]
+        self,
+        router: Router,
+        clock: Callable[[], float],
+        changes: Changes,
+        *,
+        token: Callable[[], str | None],
+        leading: Callable[[], bool],
     ) -> None:
-        """``token``: that of this replica's service account, read anew for each call; None while there is none."""
+        """``token``: that of this replica's service account, read anew for each call; None while there is none.
+
+        ``leading``: whether this replica writes statuses, and so wants to know what the others have in flight.
+        """
         self._router = router
         self._clock = clock
         self._changes = changes
         self._token = token
+        self._leading = leading
+        self._counts: dict[str, dict[str, int]] = {}
         self._session: aiohttp.ClientSession | None = None
         self._addresses: dict[str, str] = {}
         self._left: frozenset[str] = frozenset()
@@ -55,6 +69,7 @@ class Peers:
         """Take the members, this replica among them or not, and the ids of those whose leaving is on record."""
         self._addresses = {member.id: member.address for member in members if member.id != self._router.member}
         self._left = left
+        self._counts = {member: counts for member, counts in self._counts.items() if member in self._addresses}
         self._listed.set()
 
     def words(self) -> dict[str, Any]:
@@ -64,6 +79,15 @@ class Peers:
     def heard(self, member: str, drains: Mapping[str, Word]) -> None:
         """Take in what another replica says."""
         self._router.hear(member, drains, self._clock())
+
+    def counts(self) -> dict[str, Any]:
+        """Return what this replica has in flight, by endpoint, as JSON; endpoints without any are left out."""
+        found = {each.uid: each.in_flight for each in self._router.status().endpoints if each.in_flight}
+        return {"member": self._router.member, "inFlight": found}
+
+    def elsewhere(self, uid: str) -> int:
+        """Return what the other replicas had in flight at an endpoint when this one last asked, as leader."""
+        return sum(counts.get(uid, 0) for counts in self._counts.values())
 
     async def run(self, session: aiohttp.ClientSession) -> None:
         """Talk to every other member until cancelled."""
@@ -76,12 +100,33 @@ class Peers:
                 for gone in talks.keys() - listed:
                     talks.pop(gone).cancel()
                 for member, address in listed - talks.keys():
-                    talks[member, address] = asyncio.create_task(self._talk(member, address))
+                    talks[member, address] = asyncio.create_task(self._attend(member, address))
                 await self._listed.wait()
         finally:
             for task in talks.values():
                 task.cancel()
             await asyncio.gather(*talks.values(), return_exceptions=True)
+
+    async def _attend(self, member: str, address: str) -> None:
+        """Keep both conversations going, whatever fails: nobody else would speak for this replica."""
+        while True:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._talk(member, address))
+                    group.create_task(self._count(member, address))
+            except* Exception:
+                log.exception("trouble in talking to %s at %s; beginning anew", member, address)
+            await asyncio.sleep(REPEAT_SECONDS)
+
+    async def _count(self, member: str, address: str) -> None:
+        """Ask what it has in flight, now and then; while it gives no answer the last one stands."""
+        while True:
+            if self._leading():
+                with suppress(*_FAILURES):
+                    status, document = await self._ask(address, COUNTS_PATH)
+                    if status == HTTPStatus.OK and document.get("member") == member:
+                        self._counts[member] = read_counts(document)
+            await asyncio.sleep(COUNT_SECONDS)
 
     async def _talk(self, member: str, address: str) -> None:
         """Say what is true whenever it has changed, and every second while anything drains."""
@@ -102,7 +147,7 @@ class Peers:
     async def _exchange(self, member: str, address: str, words: dict[str, Any]) -> str:
         """Tell and be told; return what went wrong."""
         try:
-            status, document = await self._post(address, DRAINS_PATH, words)
+            status, document = await self._ask(address, DRAINS_PATH, words)
             if status != HTTPStatus.OK:
                 return f"it answers {status}: {(document.get('error') or {}).get('message', '')}"
             said_by, drains = read_words(document)
@@ -113,14 +158,20 @@ class Peers:
         self.heard(said_by, drains)
         return ""
 
-    async def _post(self, address: str, path: str, body: object) -> tuple[int, dict[str, Any]]:
+    async def _ask(self, address: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+        """POST the body as JSON, or GET without one; return status and answer."""
         if self._session is None:
             raise TimeoutError("this replica is not yet ready to talk to others")
         token = self._token()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         timeout = aiohttp.ClientTimeout(total=EXCHANGE_SECONDS)
-        async with self._session.post(
-            f"http://{address}{path}", json=body, headers=headers, timeout=timeout, allow_redirects=False
+        async with self._session.request(
+            "GET" if body is None else "POST",
+            f"http://{address}{path}",
+            json=body,
+            headers=headers,
+            timeout=timeout,
+            allow_redirects=False,
         ) as answer:
             document = await answer.json(content_type=None)
             return answer.status, document if isinstance(document, dict) else {}
@@ -139,7 +190,7 @@ class Peers:
             return None
         status, document = 0, dict[str, Any]()
         with suppress(*_FAILURES):
-            status, document = await self._post(address, f"/peer/{call}/{quote(attempt, safe='')}", body)
+            status, document = await self._ask(address, f"/peer/{call}/{quote(attempt, safe='')}", body)
         if status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
             raise _unreachable(owner)
         return document if status == HTTPStatus.OK else None

@@ -1,4 +1,4 @@
-"""The words that replicas exchange about drains, as JSON. Pure."""
+"""The words that replicas exchange about drains and about what is in flight, as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ def read_words(document: Mapping[str, Any]) -> tuple[str, dict[str, Word]]:
     if not isinstance(member, str) or not isinstance(drains, dict):
         raise _invalid("drains")
     return member, {str(uid): _word(uid, said) for uid, said in drains.items()}
+
+
+def read_counts(document: Mapping[str, Any]) -> dict[str, int]:
+    """Return what a replica has in flight, by endpoint; DoorError 400 when these are no counts."""
+    counts = document.get("inFlight")
+    if not isinstance(counts, dict) or not all(type(count) is int and count >= 0 for count in counts.values()):
+        raise bad_request("counts_invalid", "send {'member': id, 'inFlight': {uid: a number from 0 on}}", "inFlight")
+    return counts
 
 
 def _word(uid: str, said: object) -> Word:
