@@ -1,6 +1,9 @@
 """The life of a release on a cluster: definition, operator, an adopted pod, and what is left after the uninstall."""
 
+import json
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ VALUES = {
     "extraEnv": [
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "TAILRACE_KUBECONFIG", "value": "/etc/tailrace/kubeconfig"},
+        {"name": "TAILRACE_PEER_TOKEN_FILE", "value": "/var/run/secrets/tailrace/token"},
     ],
     "extraVolumes": [{"name": "kubeconfig", "secret": {"secretName": "kubeconfig"}}],
     "extraVolumeMounts": [{"name": "kubeconfig", "mountPath": "/etc/tailrace"}],
@@ -114,6 +118,72 @@ def test_a_release_serves_upgrades_and_leaves_no_finalizer_of_ours(
     assert finalizers(embedded, namespace, "mine") == [FOREIGN]
     assert labelled(embedded, namespace, "all,role,rolebinding,serviceaccount,pdb", "helm.sh/chart") == []
     embedded.kubectl("patch", "pod", "mine", "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+
+
+def test_the_pods_of_a_release_agree_and_one_that_is_gone_is_not_waited_for(
+    embedded: EmbeddedCluster, namespace: str, release: Callable[..., str]
+) -> None:
+    release("install")
+    give_credentials(embedded, namespace)
+    embedded.kubectl("rollout", "status", "deployment/tailrace", "-n", namespace, "--timeout=60s")
+    # Nobody can ask this engine, so that what a replica that dies may have sent there is unknown for so long.
+    timeouts = {"connectSeconds": 1, "firstByteSeconds": 3, "idleSeconds": 3, "totalSeconds": 4}
+    described = server(namespace)
+    described["spec"] |= {"timeouts": timeouts, "drain": {"timeoutSeconds": 60, "settleSeconds": 0}}
+    embedded.apply(selected_pod("mine", namespace), described)
+    replicas = routers(embedded, namespace)
+    assert len(replicas) == 2
+    assert {refusal(address) for address in replicas.values()} == {401}, "replicas must look at tokens"
+    for address in replicas.values():
+        until(lambda address=address: standing(address)["state"] == "ready")  # type: ignore[misc]
+
+    cordon(embedded, namespace, "true")
+    for address in replicas.values():
+        until(lambda address=address: standing(address)["safe_to_delete"])  # type: ignore[misc]
+    cordon(embedded, namespace, None)
+    for address in replicas.values():
+        until(lambda address=address: standing(address)["state"] == "ready")  # type: ignore[misc]
+
+    killed, survivor = sorted(replicas)
+    embedded.kubectl("delete", "pod", killed, "-n", namespace, "--force", "--grace-period=0")
+    cordon(embedded, namespace, "true")
+    until(lambda: standing(replicas[survivor])["safe_to_delete"])
+    assert killed not in routers(embedded, namespace)
+    embedded.kubectl("delete", "isvr/adopted", "pod/mine", "-n", namespace, "--wait=false")
+    embedded.kubectl("patch", "pod", "mine", "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+
+
+def routers(cluster: Cluster, namespace: str) -> dict[str, str]:
+    """Return the replicas' admin addresses by the names of their pods."""
+    pods = cluster.get("pods", "-l", "app.kubernetes.io/component=operator", "-n", namespace)["items"]
+    return {pod["metadata"]["name"]: f"{pod['status'].get('podIP')}:9090" for pod in pods}
+
+
+def standing(router: str) -> dict[str, Any]:
+    """Return how the pod's drain stands at this replica; nothing of it while it knows no such pod."""
+    try:
+        with urllib.request.urlopen(f"http://{router}/wait-for-drain?pod=mine&timeout=0", timeout=5) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+    except urllib.error.HTTPError as error:
+        error.close()
+        return {"state": None, "safe_to_delete": False}
+
+
+def refusal(router: str) -> int:
+    """Return the status of a call that only replicas may make, made without a token."""
+    try:
+        urllib.request.urlopen(f"http://{router}/peer/drains", data=b"{}", timeout=5).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+    return 200
+
+
+def cordon(cluster: Cluster, namespace: str, mark: str | None) -> None:
+    """Drain the pod by hand, or no more, in the way of people."""
+    body = {"metadata": {"annotations": {names.ANNOTATION_DRAINING: mark}}}
+    cluster.kubectl("patch", "pod", "mine", "-n", namespace, "--type=merge", "-p", json.dumps(body))
 
 
 def test_the_definition_and_its_resources_outlive_their_chart(
