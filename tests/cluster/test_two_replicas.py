@@ -239,3 +239,19 @@ async def test_the_standby_takes_over_from_a_killed_leader_and_a_rollout_loses_n
 
 def uids(pair: Pair) -> set[str]:
     return {pod["metadata"]["uid"] for pod in pair.servers.pods("alpha")}
+
+
+def test_a_life_that_wakes_up_to_find_its_name_taken_ends(installed: Cluster, namespace: str) -> None:
+    settings = QUICK | {"lease_name": f"two-{namespace}", "shutdown_seconds": "1"}
+    old, new = (Replica(installed, [namespace], name="replica-0", **settings) for _ in range(2))
+    with old:
+        old.pause()
+        try:
+            new.start()
+        finally:
+            old.resume()
+        process = old.process
+        eventually(lambda: process is not None and not process.alive(), seconds=15, what="the old life has ended")
+        assert "give each its own" in process.tail(60) if process else False
+        assert new.get("/endpoints")["inFlight"] == 0
+        new.stop()
