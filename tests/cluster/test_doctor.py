@@ -161,7 +161,7 @@ def test_a_missing_right_is_named_with_what_fails_without_it(
 def test_a_right_in_the_operators_own_namespace_is_missed_too(restored: Cluster, doctor: Doctor) -> None:
     restored.kubectl("delete", "rolebinding", "tailrace", "-n", SYSTEM)
     found = eventually(lambda: doctor.wrong("rights"))
-    assert ["leases" in one["message"] and "no replica can lead" in one["message"] for one in found] == [True, True]
+    assert ["leases" in one["message"] and "no replica can register" in one["message"] for one in found] == [True]
     doctor.mend(found[0]["commands"][0])
     eventually(lambda: not doctor.wrong("rights"))
 
