@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tests.faults.rig import RESYNC_SECONDS, Rig
 pytestmark = pytest.mark.cluster
 
 WATCHES = on("watch", "pods")
-STRANGER = "stranger"
+STRANGERS = 6
 
 
 @pytest.fixture
@@ -56,28 +57,37 @@ async def test_a_pod_with_the_address_of_one_that_vanished_gets_none_of_its_requ
     async with rig.load(clients=4) as load:
         with rig.proxy.failing(WATCHES, actions.cut_after(0)):
             rig.proxy.cut(WATCHES)
-            await asyncio.to_thread(_swap, rig, old, node, log)
-            await asyncio.to_thread(eventually, lambda: _address(rig.servers) == address, what="the address is reused")
+            stranger = await asyncio.to_thread(_swap, rig, old, node, log)
             await rig.gone_from_the_doors(old, seconds=RESYNC_SECONDS + 5)
             met = len(_asked(log))
-            await asyncio.to_thread(eventually, lambda: _ready(rig.servers), what="the stranger is ready")
+            await asyncio.to_thread(eventually, lambda: _ready(rig.servers, stranger), what="the stranger is ready")
             await asyncio.sleep(2)
             assert len(_asked(log)) == met
         await asyncio.to_thread(rig.servers.kubectl, "uncordon", node)
-        await asyncio.to_thread(rig.servers.kubectl, "delete", "pod", STRANGER)
+        await asyncio.to_thread(rig.servers.kubectl, "delete", "pods", "-l", "app=stranger")
         await rig.settle()
     assert any(record.complete for record in load.records.values())
     _strange_answers_are_few(load, address)
     await rig.check(load.records.values())
 
 
-def _swap(rig: Rig, old: Document, node: str, log: Path) -> None:
-    """Put the stranger where the old pod was; its successor must not be first."""
+def _swap(rig: Rig, old: Document, node: str, log: Path) -> str:
+    """Put a stranger where the old pod was and return its name; the old one's successor must not be first."""
+    address = old["status"]["podIP"]
     rig.servers.kubectl("cordon", node)
     rig.vanish(old)
-    eventually(lambda: not _listens(old["status"]["podIP"]), what="the old pod's processes have ended")
-    spec = model_server_template(log, model="other")["spec"] | {"nodeName": node}
-    rig.servers.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": STRANGER}, "spec": spec})
+    eventually(lambda: not _listens(address), what="the old pod's processes have ended")
+    for number in range(STRANGERS):  # lower addresses may be free, and the old one is given back a moment later
+        name = f"stranger-{number}"
+        _start(rig.servers, name, model_server_template(log, model="other")["spec"] | {"nodeName": node})
+        if eventually(partial(_address, rig.servers, name), what="the stranger has an address") == address:
+            return name
+    raise AssertionError(f"none of {STRANGERS} pods was given {address}")
+
+
+def _start(servers: Servers, name: str, spec: Document) -> None:
+    about = {"name": name, "labels": {"app": "stranger"}}
+    servers.apply({"apiVersion": "v1", "kind": "Pod", "metadata": about, "spec": spec})
 
 
 def _listens(address: str) -> bool:
@@ -85,12 +95,12 @@ def _listens(address: str) -> bool:
         return probe.connect_ex((address, 8000)) == 0
 
 
-def _address(servers: Servers) -> str:
-    return str(servers.get("pod", STRANGER).get("status", {}).get("podIP", ""))
+def _address(servers: Servers, name: str) -> str:
+    return str(servers.get("pod", name).get("status", {}).get("podIP", ""))
 
 
-def _ready(servers: Servers) -> bool:
-    conditions = servers.get("pod", STRANGER).get("status", {}).get("conditions") or ()
+def _ready(servers: Servers, name: str) -> bool:
+    conditions = servers.get("pod", name).get("status", {}).get("conditions") or ()
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
