@@ -74,7 +74,13 @@ class Pair:
         return next(each for each in self.both if each is not leader)
 
     def pod(self) -> Document:
-        return self.servers.pods("alpha")[0]
+        """Return a pod that nobody deletes; one that was released may still be there for a moment."""
+        found: Document = eventually(self._staying, what="a pod that stays")
+        return found
+
+    def _staying(self) -> Document | None:
+        pods = self.servers.pods("alpha")
+        return next((pod for pod in pods if "deletionTimestamp" not in pod["metadata"]), None)
 
     def delete(self, pod: Document) -> None:
         self.servers.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
