@@ -331,9 +331,7 @@ class RouterMachine(RuleBasedStateMachine):
 
     @rule()
     def wait_for_the_next_deadline(self) -> None:
-        self._expire()
-        self.router.releasable(self.now)
-        self._forget_cut()
+        self.look()
         moment = self.router.next_deadline(self.now)
         if moment is not None:
             assert moment > self.now
