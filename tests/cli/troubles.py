@@ -65,7 +65,7 @@ def events() -> set[str]:
 def codes() -> set[str]:
     """Return every ``error.code`` and dropped reason of the doors."""
     refusals = {code.value for code in RefusalCode}
-    failures = {verdict.code for verdict in exchange.VERDICTS.values()} | {exchange._CUT.code}
+    failures = {verdict.code for verdict in exchange.VERDICTS.values()} | {exchange._CUT.code, exchange._STOPPED.code}
     own = {code for call in calls("http", "DoorError") if len(call.args) > 1 for code in words(call.args[1])}
     asked = {code for call in calls("http", "bad_request") if call.args for code in words(call.args[0])}
     return refusals | failures | own | asked

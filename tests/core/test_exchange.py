@@ -226,10 +226,22 @@ def test_at_the_deadline_without_another_endpoint_the_client_is_told() -> None:
     assert script.told == [("a-1", Outcome.CUT)]
 
 
+@pytest.mark.parametrize("began", [False, True])
+def test_when_the_router_stops_the_request_ends_and_is_tried_nowhere_else(began: bool) -> None:
+    made, script = exchange("a", "b")
+    if began:
+        made.first_byte(NOW)
+    step = made.stopped(NOW + 1)
+    assert (step.streaming, step.verdict.status, step.verdict.code) == (began, 503, "shutting_down")
+    assert script.told == [("a-1", Outcome.CUT)]
+    assert len(script.asked) == 1
+    assert script.times[-1] == NOW + 1
+
+
 def test_what_is_told_after_the_end_is_an_error_of_the_transport() -> None:
     made, script = exchange("a")
     made.completed(NOW)
-    for late in (made.completed, made.first_byte, made.cut):
+    for late in (made.completed, made.first_byte, made.cut, made.stopped):
         with pytest.raises(RuntimeError, match="no attempt is under way"):
             late(NOW)
     with pytest.raises(RuntimeError, match="no attempt is under way"):

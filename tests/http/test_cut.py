@@ -12,6 +12,7 @@ from tests.http.test_failures import EVENT, PLAIN, STREAM, terminal
 from tests.http.world import World, endpoint, eventually
 
 from tailrace.core.model import Deletion, EndpointSeen
+from tailrace.http.carry import _Relayed
 
 
 async def delete(world: World, engine: ScriptedEngine, *, left: float = 0.0) -> None:
@@ -135,28 +136,73 @@ async def test_cutting_twice_ends_once() -> None:
         assert status == 503
 
 
-async def test_closing_the_door_ends_streams_with_a_word_and_refuses_the_rest() -> None:
-    async def begin(turn: Turn) -> None:
-        await turn.stream_head()
-        await turn.chunk(EVENT)
-        await stay_silent(turn)
+# A router that stops
 
+
+async def begin_and_go_on(turn: Turn) -> None:
+    await turn.stream_head()
+    await turn.chunk(EVENT)
+    await stay_silent(turn)
+
+
+async def test_closing_the_door_ends_streams_with_a_word_and_refuses_the_rest() -> None:
     async with World() as world:
         (engine,) = await world.simple()
-        engine.script.append(begin)
-        engine.default = stay_silent
+        engine.default = begin_and_go_on
         async with world.session.post(world.url(), json=STREAM) as response:
             await response.content.readany()
-            waiting = asyncio.create_task(world.post(PLAIN))
-            await eventually(lambda: len(engine.received) == 2, "second not sent")
             world.router.close()
             await world.proxy.close()
-            assert terminal(await response.content.read())["code"] == "drain_deadline"
-            status, _, _ = await waiting
-            assert status == 503
+            error = terminal(await response.content.read())
+        assert error["code"] == "shutting_down"
+        assert "the router is stopping" in str(error["message"])
+        await asyncio.wait_for(engine.left.wait(), 5)
         status, _, refused = await world.post(PLAIN)
         assert status == 503
         assert refused.headers["x-tailrace-dropped-reason"] == "rejected-shutting-down"
+    assert [end.code for end in world.heard.ends] == ["shutting_down", "rejected-shutting-down"]
+    assert world.router.status().outcomes["cut"] == 1
+
+
+@pytest.mark.parametrize("body", [PLAIN, STREAM])
+async def test_closing_the_door_sends_no_request_to_one_engine_after_the_other(body: object) -> None:
+    async with World() as world:
+        engines = await world.simple(count=5)
+        for engine in engines:
+            engine.default = stay_silent
+        posted = [asyncio.create_task(world.post(body)) for _ in range(3)]
+        await eventually(lambda: sum(len(engine.received) for engine in engines) == 3, "not sent")
+        world.router.close()
+        await world.proxy.close()
+        answers = await asyncio.gather(*posted)
+        assert [(status, json.loads(answer)["error"]["code"]) for status, answer, _ in answers] == [
+            (503, "shutting_down")
+        ] * 3
+        assert [response.headers["Retry-After"] for _, _, response in answers] == ["1"] * 3
+        assert sum(len(engine.received) for engine in engines) == 3
+    assert world.heard.retries == []
+    assert world.router.status().outcomes["rerouted"] == 0
+
+
+async def test_closing_the_door_breaks_off_an_answer_whose_client_has_not_read_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(_Relayed, "write_eof", never)
+    async with World() as world:
+        await world.simple()
+        posted = asyncio.create_task(world.post(PLAIN))
+        await eventually(lambda: world.router.status().outcomes["completed"] == 1, "not relayed")
+        world.router.close()
+        await world.proxy.close()
+        await asyncio.wait([posted], timeout=5)
+        await world.audit()
+    assert [end.code for end in world.heard.ends] == ["shutting_down"]
+
+
+# Races
 
 
 async def test_a_client_that_leaves_at_the_moment_of_the_cut_is_gone_and_nothing_is_re_routed() -> None:

@@ -9,11 +9,13 @@ Rules:
    that is only late is not: it has the request already, and a second one would add to its load.
 4. At the drain deadline an attempt without a byte sent is re-routed; a stream is ended with a terminal error, which
    is the same when the engine, told to stop then, breaks it off first.
-5. Every attempt is released exactly once, with the outcome that its door saw; it was re-routed only if there was
+5. When the router itself stops, what is in flight ends with an error of its own and is tried nowhere else: a request
+   that its last moments sent to one endpoint after the other would be work for all of them and an answer for nobody.
+6. Every attempt is released exactly once, with the outcome that its door saw; it was re-routed only if there was
    another endpoint for it.
 
-A transport calls ``start``; then for each ``Forward`` exactly one of ``failed``, ``cut``, ``client_gone`` or
-``completed``, with ``first_byte`` before it when one came. It does what the returned step says.
+A transport calls ``start``; then for each ``Forward`` exactly one of ``failed``, ``cut``, ``stopped``, ``client_gone``
+or ``completed``, with ``first_byte`` before it when one came. It does what the returned step says.
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ VERDICTS: dict[Failure, Verdict] = {
 }
 
 _CUT = Verdict(Again.OTHER, 503, "drain_deadline", "the model server's drain deadline has passed")
+_STOPPED = Verdict(Again.NOWHERE, 503, "shutting_down", "the router is stopping and could not wait for the answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,11 @@ class Exchange:
             self._end(Outcome.CUT, now)
             return Fail(_CUT, streaming=True)
         return self._elsewhere(_CUT, Outcome.CUT, now)
+
+    def stopped(self, now: float) -> Fail:
+        """Say what to do when this router stops before the answer has ended."""
+        self._end(Outcome.CUT, now)
+        return Fail(_STOPPED, streaming=self._began)
 
     def _elsewhere(self, verdict: Verdict, otherwise: Outcome, now: float) -> Step:
         """Try another endpoint; the attempt under way ends as ``otherwise`` when there is none."""

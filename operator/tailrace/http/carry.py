@@ -95,6 +95,10 @@ class Carry:
         """End the attempt in flight: its endpoint's drain deadline has passed."""
         self._watch.interrupt(Stop.CUT)
 
+    def shut_down(self) -> None:
+        """End the attempt in flight, and with it the request: this router stops."""
+        self._watch.interrupt(Stop.SHUTDOWN)
+
     # One attempt
 
     async def _attempt(self, pick: Pick) -> Step | None:
@@ -186,13 +190,18 @@ class Carry:
             self._leave()
             raise asyncio.CancelledError
         if self._relayed or why is Stop.CLIENT_STALLED:
-            self._leave()
+            self._leave(CLIENT_GONE if why is not Stop.SHUTDOWN else why.value)
             self._abort()
             return None
-        if why is Stop.CUT:
-            log.warning("cut at the drain deadline", extra=self._about())
-            return self._noted(self._exchange.cut(self._means.clock()), why.value)
-        return self._failed(why, "time is up")
+        if isinstance(why, Failure):
+            return self._failed(why, "time is up")
+        return self._ended_early(why)
+
+    def _ended_early(self, why: Stop) -> Step:
+        log.warning("ended early: %s", why.value, extra=self._about())
+        now = self._means.clock()
+        step = self._exchange.stopped(now) if why is Stop.SHUTDOWN else self._exchange.cut(now)
+        return self._noted(step, why.value)
 
     def _failed(self, failure: Failure, detail: str) -> Step:
         log.warning("attempt failed: %s: %s", failure.value, detail, extra=self._about())
@@ -203,9 +212,9 @@ class Carry:
             self._means.observer.retried(reason)
         return step
 
-    def _leave(self) -> None:
-        """Book that the client is gone."""
-        self.code = CLIENT_GONE
+    def _leave(self, code: str = CLIENT_GONE) -> None:
+        """Book that the client is gone, or let go."""
+        self.code = code
         self._exchange.client_gone(self._means.clock())
 
     async def _fail(self, step: Fail) -> web.StreamResponse:

@@ -66,11 +66,12 @@ class ProxyDoor:
                 carry.cut()
 
     async def close(self) -> None:
-        """End what is still in flight like ``cut`` and close the connections. Close the router before."""
+        """End what is still in flight, each with an error, and close the connections. Close the router before."""
         time = asyncio.get_running_loop().time
         until = time() + CLOSE_SECONDS
         while self._means.live and time() < until:
-            self.cut(list(self._means.live))
+            for carry in list(self._means.live.values()):
+                carry.shut_down()
             await asyncio.sleep(0.01)
         await self._means.upstream.close()
 

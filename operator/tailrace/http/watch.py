@@ -15,6 +15,7 @@ class Stop(Enum):
     """Why a request is interrupted although its engine did nothing wrong."""
 
     CUT = "cut"
+    SHUTDOWN = "shutting_down"
     CLIENT_STALLED = "client-stalled"
 
 
