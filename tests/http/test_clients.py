@@ -8,13 +8,16 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
+import aiohttp
 import pytest
 from tests.http.engine import Behaviour, Turn, stay_silent
 from tests.http.world import MODEL, World, eventually, raw_request
 
 from tailrace.core.model import Timeouts
 from tailrace.http.carry import Carry, _Relayed
+from tailrace.http.upstream import Upstream
 
 STREAM = json.dumps({"model": MODEL, "stream": True}).encode()
 EVENT = b'data: {"a": 1}\n\n'
@@ -111,6 +114,38 @@ async def test_a_client_that_stops_reading_holds_the_engine_back_and_is_let_go_i
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         await asyncio.wait_for(engine.left.wait(), 10)
         await world.audit()
+        writer.close()
+    assert world.heard.ends[0].code == "client-gone"
+    assert world.router.status().outcomes["client-gone"] == 1
+
+
+async def test_a_client_that_is_noticed_gone_by_a_write_is_gone_and_its_engine_is_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write, post = _Relayed.write, Upstream.post
+    held: list[aiohttp.ClientResponse] = []
+
+    async def write_too_late(response: _Relayed, data: bytes) -> None:
+        if held[0].content.total_bytes > len(EVENT):
+            assert response._req is not None
+            assert response._req.transport is not None
+            response._req.transport.abort()  # the loop has yet to tell the handler
+        await write(response, data)
+
+    async def hold(upstream: Upstream, *asked: Any) -> aiohttp.ClientResponse:  # noqa: ANN401 - as they come
+        held.append(await post(upstream, *asked))
+        return held[0]
+
+    monkeypatch.setattr(_Relayed, "write", write_too_late)
+    monkeypatch.setattr(Upstream, "post", hold)
+    async with World() as world:
+        (engine,) = await world.simple()
+        engine.default = endless
+        _, writer = await world.dial()
+        writer.write(raw_request(STREAM))
+        await asyncio.wait_for(engine.left.wait(), 5)
+        await world.audit()
+        assert held[0].closed
         writer.close()
     assert world.heard.ends[0].code == "client-gone"
     assert world.router.status().outcomes["client-gone"] == 1

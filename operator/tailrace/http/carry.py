@@ -128,7 +128,7 @@ class Carry:
             first = await self._first(upstream)
             self._begin()
             response = await self._head(upstream, pick)
-            await self._relay(upstream.content, response, first)
+            await self._relay(upstream, response, first)
         except BaseException:
             upstream.close()
             raise
@@ -154,9 +154,9 @@ class Carry:
         await response.prepare(self._request)
         return response
 
-    async def _relay(self, content: aiohttp.StreamReader, response: web.StreamResponse, chunk: bytes) -> None:
+    async def _relay(self, upstream: aiohttp.ClientResponse, response: web.StreamResponse, chunk: bytes) -> None:
         """Write every chunk as it comes. This is the hot path of a stream: one read, one write, no timer."""
-        watch, time = self._watch, self._loop.time
+        watch, time, content = self._watch, self._loop.time, upstream.content
         try:
             while chunk:
                 self.chunks += 1
@@ -168,6 +168,7 @@ class Carry:
             await response.write_eof()
         except (aiohttp.ClientError, OSError) as error:
             self._broken(error)
+            upstream.close()
 
     def _complete(self) -> None:
         """Book the end: the engine is done, even if the client has yet to read the last bytes."""
