@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 FINISH_POLL_SECONDS = 0.1
 
+Sleep = Callable[[float], Awaitable[None]]
+
 
 class ReplicaFailedError(Exception):
     """A part of the replica ended by a mistake of the program; the log has said which."""
@@ -49,10 +51,14 @@ class NameTakenError(Exception):
 
 
 class Replica:
-    """One replica's data plane: the core, its doors and its control loop. Without ``kubernetes`` it has no cluster."""
+    """One replica's data plane: the core, its doors and its control loop. Without ``kubernetes`` it has no cluster.
 
-    def __init__(self, settings: Settings, *, in_cluster: bool) -> None:
+    ``sleep`` passes the seconds that a stopping replica lets go by.
+    """
+
+    def __init__(self, settings: Settings, *, in_cluster: bool, sleep: Sleep = asyncio.sleep) -> None:
         self.settings = settings
+        self._sleep = sleep
         self.clock = Clock()
         self.changes = Changes()
         self.me = _member(settings)
@@ -230,7 +236,7 @@ class Replica:
         self.stopping = True
         if self.kubernetes is not None:
             self.kubernetes.stopping()
-        log.info("stopping: %d requests in flight; again to stop at once", self.router.in_flight())
+        log.info("stopping: %d requests in flight; again to stop at once", self._in_flight())
         finishing = asyncio.create_task(self._finish())
         again = asyncio.create_task(stop.next())
         await asyncio.wait({finishing, again}, return_when=asyncio.FIRST_COMPLETED)
@@ -239,12 +245,16 @@ class Replica:
         self.router.close()
 
     async def _finish(self) -> None:
-        await asyncio.sleep(self.settings.settle_seconds)
+        await self._sleep(self.settings.settle_seconds)
         self.router.close()
         deadline = self.clock() + self.settings.shutdown_seconds
         # Polled, because ends of requests are too many to announce each.
-        while self.router.in_flight() and self.clock() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(FINISH_POLL_SECONDS)
+        while (self._in_flight() or self.proxy.unread()) and self.clock() < deadline:
+            await self._sleep(FINISH_POLL_SECONDS)
+
+    def _in_flight(self) -> int:
+        """Return what keeps a stopping replica: attempts, leases, and requests whose client has yet to read the end."""
+        return max(self.router.in_flight(), self.proxy.in_flight())
 
 
 def _member(settings: Settings) -> Member:

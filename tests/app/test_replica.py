@@ -5,14 +5,18 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import aiohttp
 import pytest
 from tests.app.waiting import eventually
+from tests.http.engine import ScriptedEngine, Turn
+from tests.http.world import raw_request
 
-from tailrace.app import Replica, ReplicaFailedError
+from tailrace.app import FINISH_POLL_SECONDS, Replica, ReplicaFailedError
 from tailrace.child import KubernetesChild
 from tailrace.core.drain import DrainKind, Mark
 from tailrace.core.model import (
@@ -31,6 +35,7 @@ from tailrace.core.model import (
     ServerSpec,
     Snapshot,
 )
+from tailrace.http.carry import _Relayed
 from tailrace.http.health import Check
 from tailrace.link import ChildHealth, Cordon, GateMark, Member, Members, Observed
 from tailrace.running import CannotListenError, own_address, running
@@ -316,13 +321,26 @@ async def test_a_port_that_is_taken_ends_what_was_started() -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_requests_are_taken_until_the_settle_time_is_over(caplog: pytest.LogCaptureFixture) -> None:
+async def serving(one: Replica, caplog: pytest.LogCaptureFixture) -> tuple[asyncio.Task[None], str]:
+    """Run a replica; return its task and the address of its proxy."""
     caplog.set_level("INFO")
-    one = Replica(SETTINGS.model_copy(update={"settle_seconds": 0.5}), in_cluster=False)
-    one.apply(Snapshot((SERVER,), ()))
     task = asyncio.create_task(one.run())
     await eventually(lambda: "serving: OpenAI proxy on " in caplog.text)
-    proxy = caplog.text.partition("proxy on ")[2].partition(",")[0]
+    return task, caplog.text.partition("proxy on ")[2].partition(",")[0]
+
+
+async def test_requests_are_taken_until_the_settle_time_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    settled, settle = asyncio.Event(), 33.0
+
+    async def sleep(seconds: float) -> None:
+        await (settled.wait() if seconds == settle else asyncio.sleep(seconds))
+
+    settings = SETTINGS.model_copy(update={"settle_seconds": settle, "shutdown_seconds": 600.0})
+    one = Replica(settings, in_cluster=False, sleep=sleep)
+    one.apply(Snapshot((SERVER,), (replace(POD, capacity=1),)))
+    task, proxy = await serving(one, caplog)
+    held = one.router.acquire(Request("m"), one.clock())
+    assert isinstance(held, Pick)
     async with aiohttp.ClientSession() as session:
 
         async def reason() -> str | None:
@@ -331,8 +349,103 @@ async def test_requests_are_taken_until_the_settle_time_is_over(caplog: pytest.L
 
         os.kill(os.getpid(), signal.SIGTERM)
         await eventually(lambda: one.stopping)
-        assert await reason() == "rejected-no-endpoints"
+        assert await reason() == "rejected-saturated"
+        settled.set()
+        assert await reason() == "rejected-shutting-down"
+    assert not task.done()
+    one.router.release(held.attempt, Outcome.COMPLETED, one.clock())
     await asyncio.wait_for(task, 5)
+
+
+# Slow readers: the engine is done, and the client has yet to read the end of its answer
+
+LARGE = 60_000
+"""Bytes that neither make a connection wait nor fit into the window of a client that does not read."""
+
+
+async def answer_large(turn: Turn) -> None:
+    await turn.head(f"Content-Length: {LARGE}", "Content-Type: application/json")
+    await turn.send(b"x" * LARGE)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[ScriptedEngine]:
+    """Yield an engine with large answers."""
+    one = ScriptedEngine(answer_large)
+    await one.start()
+    yield one
+    await one.stop()
+
+
+class Unread(NamedTuple):
+    """An answer on a connection with a small window, of which nothing has been read yet."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def read(self) -> bytes:
+        await self.reader.readuntil(b"\r\n\r\n")
+        return await self.reader.readexactly(LARGE)
+
+
+async def ask(proxy: str) -> Unread:
+    host, _, port = proxy.rpartition(":")
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=2048)
+    writer.write(raw_request(b'{"model": "m"}'))
+    return Unread(reader, writer)
+
+
+async def past_its_first_polls(one: Replica) -> None:
+    """Stop the replica, and return when it would have ended if it did not wait for anything."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    await eventually(lambda: one.stopping)
+    await asyncio.sleep(5 * FINISH_POLL_SECONDS)
+
+
+def patient(engine: ScriptedEngine) -> Replica:
+    one = Replica(SETTINGS.model_copy(update={"shutdown_seconds": 600.0}), in_cluster=False)
+    one.apply(Snapshot((SERVER,), (replace(POD, address=engine.address),)))
+    return one
+
+
+async def test_a_stopping_replica_waits_for_a_client_that_has_yet_to_read_the_end(
+    engine: ScriptedEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = patient(engine)
+    task, proxy = await serving(one, caplog)
+    answer = await ask(proxy)
+    await eventually(lambda: engine.received and one.proxy.in_flight() == one.router.in_flight() == 0)
+    await past_its_first_polls(one)
+    assert not task.done()
+    assert await asyncio.wait_for(answer.read(), 5) == b"x" * LARGE
+    await asyncio.wait_for(task, 5)
+    answer.writer.close()
+
+
+async def test_a_stopping_replica_waits_for_a_request_whose_attempt_has_ended(
+    engine: ScriptedEngine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, write_eof = asyncio.Event(), _Relayed.write_eof
+
+    async def later(answer: _Relayed, data: bytes = b"") -> None:
+        await go_on.wait()
+        await write_eof(answer, data)
+
+    monkeypatch.setattr(_Relayed, "write_eof", later)
+    one = patient(engine)
+    task, proxy = await serving(one, caplog)
+    answer = await ask(proxy)
+    assert await asyncio.wait_for(answer.read(), 5) == b"x" * LARGE
+    await eventually(lambda: one.proxy.unread() == one.router.in_flight() == 0)
+    await past_its_first_polls(one)
+    assert not task.done()
+    go_on.set()
+    await asyncio.wait_for(task, 5)
+    answer.writer.close()
 
 
 # Jobs

@@ -172,6 +172,29 @@ async def test_a_slow_client_gets_everything() -> None:
         writer.close()
 
 
+async def test_what_a_client_has_yet_to_take_is_unread_though_its_request_has_ended() -> None:
+    size = 60_000
+
+    async def large(turn: Turn) -> None:
+        await turn.head(f"Content-Length: {size}")
+        await turn.send(b"x" * size)
+
+    async with World() as world:
+        (engine,) = await world.simple()
+        engine.default = large
+        assert world.proxy.unread() == 0
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", world.proxy_port))
+            sock.sendall(raw_request(STREAM))
+            await eventually(lambda: engine.received != [] and world.proxy.in_flight() == 0, "not ended")
+            assert world.proxy.unread() > size / 2
+            got = 0
+            while got < size:
+                got += len(await asyncio.to_thread(sock.recv, size))
+            await eventually(lambda: world.proxy.unread() == 0, "unread")
+
+
 async def test_a_client_that_leaves_during_a_retry_frees_its_slot() -> None:
     async def late_hang_up(turn: Turn) -> None:
         await asyncio.sleep(0.05)

@@ -20,7 +20,7 @@ from tailrace.http.dispatch import Dispatch, get, post
 from tailrace.http.errors import DoorError
 from tailrace.http.headers import NAMESPACE, REQUEST_ID, request_id
 from tailrace.http.observer import Observer
-from tailrace.http.serving import runner
+from tailrace.http.serving import runner, unread
 from tailrace.http.upstream import Upstream
 from tailrace.settings import Settings
 
@@ -47,16 +47,26 @@ class ProxyDoor:
         )
         self._opened_at = int(clock())
         self._under_way = 0
+        self._servers: list[web.ServerRunner] = []
 
     def runner(self) -> web.BaseRunner:
         """Return what runs the door; see ``serving.runner``."""
         routes = [post(path, self._relay) for path in RELAYED]
         routes += [get("/v1/models", self._models), get(_ONE_MODEL, self._model)]
-        return runner(Dispatch(routes, unknown=f"the proxy serves {', '.join(RELAYED)} and /v1/models"))
+        made = runner(Dispatch(routes, unknown=f"the proxy serves {', '.join(RELAYED)} and /v1/models"))
+        self._servers.append(made)
+        return made
 
     def in_flight(self) -> int:
         """Return how many requests are under way, those included whose client has yet to read the last bytes."""
         return self._under_way
+
+    def unread(self) -> int:
+        """Return how many bytes of answers are on their way to clients, those of requests that have ended included.
+
+        Looks at every connection: for a door that is about to close.
+        """
+        return sum(unread(server) for server in self._servers)
 
     def cut(self, attempt_ids: Iterable[str]) -> None:
         """End these attempts: those without a byte sent are re-routed, streams end with an error. Others' are left."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sys
+from asyncio.trsock import TransportSocket
 from collections.abc import Awaitable, Callable
+from fcntl import ioctl
+from termios import TIOCOUTQ
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -31,9 +36,27 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
 
 
-def runner(handler: Handler) -> web.BaseRunner:
+def runner(handler: Handler) -> web.ServerRunner:
     """Return what runs a door: ``await setup()``, start sites on it, ``await cleanup()``. Call it on the loop."""
     return web.ServerRunner(_server(handler), shutdown_timeout=CLOSING_SECONDS)
+
+
+def unread(of: web.ServerRunner) -> int:
+    """Return how many bytes its clients have yet to take, where that can be told: what is lost if the process ends."""
+    connections = of.server.connections if of.server is not None else ()
+    return sum(_unread(each.transport) for each in connections if each.transport is not None)
+
+
+def _unread(transport: asyncio.Transport) -> int:
+    return transport.get_write_buffer_size() + _unacknowledged(transport.get_extra_info("socket"))
+
+
+def _unacknowledged(sock: TransportSocket | None) -> int:
+    """Return what the kernel holds of a connection's bytes; a pod takes its network along when it ends."""
+    try:
+        return 0 if sock is None else int.from_bytes(ioctl(sock.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):  # not every system can tell; a socket that is closed cannot either
+        return 0
 
 
 def _server(handler: Handler) -> web.Server:
