@@ -69,6 +69,13 @@ def test_servers_of_one_namespace_with_one_model_form_a_pool_and_keep_their_own_
     assert picks == {"a": "x", "b": "y"}
 
 
+def test_one_endpoint_is_told_as_it_is_among_all() -> None:
+    of = router(pod("a"), pod("b", capacity=7))
+    pick(of, NOW)
+    assert [of.endpoint(each.uid) for each in of.status().endpoints] == list(of.status().endpoints)
+    assert of.endpoint("who") is None
+
+
 def test_an_alias_of_one_server_leads_to_the_whole_pool() -> None:
     of = router(
         pod("a", of="ns/one", capacity=1),

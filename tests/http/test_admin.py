@@ -219,6 +219,15 @@ async def test_writes_need_a_token_that_allows_them(path: str, token: str | None
             assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
+async def test_one_pods_call_does_not_look_at_every_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World() as world:
+        call = await caller(world, FakeReviewer(), address=HOME)
+        monkeypatch.setattr(world.router, "status", None)
+        calls = [(HELLO, GATE, None), (DRAIN, GATE, BY_GATE), (DRAIN, ADMIN, None), (RESUME, ADMIN, None)]
+        assert [(await call.post(*each))[0] for each in calls] == [200] * 4
+        monkeypatch.undo()
+
+
 @pytest.mark.parametrize(
     ("path", "token", "body", "address", "status"),
     [

@@ -376,6 +376,11 @@ class Router:
         """Return how many attempts are in flight at this replica."""
         return len(self._ledger)
 
+    def endpoint(self, uid: str) -> EndpointStatus | None:
+        """Return one endpoint as the core sees it now; None when there is none of that uid."""
+        spec = self._registry.specs.get(uid)
+        return None if spec is None else self._endpoint_status(spec)
+
     def status(self) -> RouterStatus:
         """Return everything the core knows, as values."""
         return RouterStatus(

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from tailrace.changes import Changes
-from tailrace.core.model import DrainStatus, EndpointStatus
+from tailrace.core.model import DrainStatus
 from tailrace.core.router import Router
 from tailrace.http.auth import Guard
 from tailrace.http.body import Bodies
@@ -112,7 +112,7 @@ class AdminDoor:
     # Drains
 
     async def _hello(self, request: web.BaseRequest, uid: str) -> web.StreamResponse:
-        endpoint = self._endpoint(uid)
+        endpoint = self._router.endpoint(uid)
         await self._guard.gate(request, uid, endpoint.address if endpoint else None)
         self._gates[uid] = None
         self._gates.move_to_end(uid)
@@ -131,7 +131,7 @@ class AdminDoor:
         return _standing(status, uid)
 
     async def _drain_for_gate(self, request: web.BaseRequest, uid: str) -> web.StreamResponse:
-        endpoint = self._endpoint(uid)
+        endpoint = self._router.endpoint(uid)
         await self._guard.gate(request, uid, endpoint.address if endpoint else None)
         return _standing(self._router.gate_calls(uid, self._clock()), uid)
 
@@ -143,7 +143,7 @@ class AdminDoor:
         return _standing(status, uid)
 
     async def _authorise_write(self, request: web.BaseRequest, uid: str) -> None:
-        endpoint = self._endpoint(uid)
+        endpoint = self._router.endpoint(uid)
         if endpoint is None:
             raise _unknown(uid)
         await self._guard.write(request, namespace_of(endpoint))
@@ -171,11 +171,6 @@ class AdminDoor:
             if status is None or status.safe_to_delete or left <= 0:
                 return status
             await self._changes.wait(left, since=revision)
-
-    # Facts
-
-    def _endpoint(self, uid: str) -> EndpointStatus | None:
-        return next((e for e in self._router.status().endpoints if e.uid == uid), None)
 
 
 def _checked(request: web.BaseRequest, checks: tuple[Check, ...]) -> web.StreamResponse:
