@@ -68,13 +68,14 @@ class Flight(NamedTuple):
 class Facts(NamedTuple):
     """Everything in a router that its next steps depend on, but for times; routers of equal facts behave alike.
 
-    ``list``: what it knows of the members; ``drain``: the key of its drain; ``over``: whether it calls that drain over;
-    ``unmarked``: the incarnation it wants marked; ``asks``: whether it has a question for the engine.
+    ``list``: what it knows of the members; ``open``: each attempt in flight, and whether it is leased; ``drain``: the
+    key of its drain; ``over``: whether it calls that drain over; ``unmarked``: the incarnation it wants marked;
+    ``asks``: whether it has a question for the engine.
     """
 
     list: Reading
     picks: int
-    open: frozenset[str]
+    open: frozenset[tuple[str, bool]]
     endpoint: tuple[object, ...]
     drain: str | None
     over: bool
@@ -286,7 +287,8 @@ class Scenario:
         if not world.peer(flight.by).alive:
             return world
         label = ("end", flight.attempt)
-        return self.act(world, flight.by, now, label, lambda r: r.complete(flight.attempt, Outcome.COMPLETED, now))[0]
+        how = Router.complete if flight.leased else Router.release
+        return self.act(world, flight.by, now, label, lambda r: how(r, flight.attempt, Outcome.COMPLETED, now))[0]
 
     def delete(self, world: World) -> World:
         gone = replace(
@@ -409,7 +411,7 @@ def facts(router: Router, now: float) -> Facts:
     return Facts(
         list=(drains.wanted, drains.members, router._left),
         picks=router._sequence,
-        open=frozenset(router._ledger._attempts),
+        open=frozenset((each.id, each.expires_at is not None) for each in router._ledger._attempts.values()),
         endpoint=() if endpoint is None else _endpoint_facts(endpoint),
         drain=drain.mark.key if drain else None,
         over=drain is not None and drain.outcome is not None,

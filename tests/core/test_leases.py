@@ -57,6 +57,15 @@ def test_completing_a_lease_frees_its_slot_and_twice_is_answered_as_done() -> No
     assert of.next_deadline(NOW) is None
 
 
+def test_an_attempt_without_a_lease_is_completed_by_its_door_alone() -> None:
+    of = router(pod("a"))
+    attempt = pick(of, NOW).attempt
+    assert of.complete(attempt, Outcome.COMPLETED, NOW) is Completion.UNKNOWN
+    assert of.renew(attempt, NOW) is None
+    assert status(of, "a").in_flight == 1
+    assert of.release(attempt, Outcome.COMPLETED, NOW)
+
+
 def test_a_lease_that_runs_out_frees_its_slot_and_leaves_an_unknown() -> None:
     of = router(pod("a", capacity=1))
     attempt = pick(of, NOW, leased=True).attempt

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from tests.http.world import ALIAS, MODEL, World, endpoint
 
-from tailrace.core.model import Pick, Refusal, Request, Timeouts
+from tailrace.core.model import Outcome, Pick, Refusal, Request, Timeouts
 
 ADDRESS = "10.0.0.7:8000"
 
@@ -158,6 +158,17 @@ async def test_a_lease_that_nobody_gave_cannot_be_completed_or_renewed() -> None
         for path in ("/complete/other-1", "/renew/other-1"):
             status, answer, _ = await ask(path)
             assert (status, answer["error"]["code"]) == (404, "request_not_found")
+
+
+async def test_a_request_of_the_proxy_cannot_be_completed_by_who_guesses_its_id() -> None:
+    async with World() as world:
+        ask = await asker(world)
+        pick = world.router.acquire(Request(MODEL), world.clock())
+        assert isinstance(pick, Pick)
+        status, answer, _ = await ask(f"/complete/{pick.attempt}")
+        assert (status, answer["error"]["code"]) == (404, "request_not_found")
+        assert world.router.in_flight() == 1
+        world.router.release(pick.attempt, Outcome.COMPLETED, world.clock())
 
 
 async def test_an_outcome_that_is_none_is_400_and_the_lease_lives_on() -> None:

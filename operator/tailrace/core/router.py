@@ -199,8 +199,12 @@ class Router:
     def complete(self, attempt_id: str, outcome: Outcome, now: float) -> Completion:
         """End a leased attempt on the word of whoever held it. Saying it twice is answered as done.
 
-        A lease that ran out is unknown no more once its holder says that it ended.
+        A lease that ran out is unknown no more once its holder says that it ended. Attempts without a lease belong to
+        the door that carries them: ids can be guessed.
         """
+        attempt = self._ledger.get(attempt_id)
+        if attempt is not None and attempt.expires_at is None:
+            return Completion.UNKNOWN
         if self.release(attempt_id, outcome, now):
             return Completion.DONE
         endpoint = self._ended.get(attempt_id)
