@@ -82,7 +82,10 @@ class Settings(BaseSettings):
     )
     open_reads: bool = Field(True, description="GET on the admin port needs no token inside the cluster.")
     settle_seconds: float = Field(
-        0.0, ge=0, description="How long a stopping replica takes requests after it turned unready: Services lag."
+        0.0,
+        ge=0,
+        description="How long a stopping replica takes requests after it turned unready. 0 suits `tailrace serve`, "
+        "which no Service stands before; Services hear late: manifests and chart set 5.",
     )
     shutdown_seconds: float = Field(
         600.0, ge=0, description="How long a stopping router lets its streams finish: the longest request by default."
