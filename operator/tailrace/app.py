@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -151,7 +152,7 @@ class Replica:
 
     def _watch_age(self) -> float | None:
         heard = max(self.child_health.last_event_at, self.child_health.last_list_at)
-        return self.clock() - heard if heard else None
+        return time.monotonic() - heard if heard else None
 
     def _desire(self, desired: Desired) -> None:
         if self.kubernetes is not None:

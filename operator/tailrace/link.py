@@ -30,7 +30,10 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class ChildHealth:
-    """Child to parent, about once a second: how fresh its view is. Times on the shared clock, 0.0 for never."""
+    """Child to parent, about once a second: how fresh its view is.
+
+    Times on the machine's monotonic clock, which parent and child share and nobody sets; 0.0 for never.
+    """
 
     last_event_at: float
     last_list_at: float

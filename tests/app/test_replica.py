@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -271,6 +272,17 @@ def test_a_replica_whose_kubernetes_side_is_away_does_not_claim_to_lead() -> Non
     one = replica(in_cluster=True)
     one.hear(ChildHealth(1.0, 1.0, leader=True, holder="me"))
     assert b"tailrace_leader 0.0" in one.metrics.render()
+
+
+def test_the_age_of_what_is_known_of_the_cluster_is_that_of_the_last_event_or_list() -> None:
+    one = replica(in_cluster=True)
+    assert one._watch_age() is None
+    now = time.monotonic()
+    for event, listed in ((now - 7.0, now - 30.0), (now - 30.0, now - 7.0), (now - 7.0, 0.0)):
+        one.hear(ChildHealth(event, listed, leader=False, holder=""))
+        age = one._watch_age()
+        assert age is not None
+        assert 7.0 <= age < 27.0
 
 
 def test_without_a_cluster_nothing_is_said_of_leading() -> None:

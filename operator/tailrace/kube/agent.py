@@ -210,7 +210,7 @@ class Agent:
         self._leader.stray(pod)
 
     def _event(self, kind: Resource, change: str | None, document: Document) -> None:
-        self._last_event_at = time.time()
+        self._last_event_at = time.monotonic()
         self._view.on_event(kind, change, document)
 
     async def _join(self) -> None:
@@ -251,7 +251,7 @@ class Agent:
         self._view.on_lists(lists)
         snapshot: Snapshot = self._view.snapshot()
         self._mailbox.put(snapshot)
-        self._last_list_at = time.time()
+        self._last_list_at = time.monotonic()
         self._api_error = ""
         self._leader.resynced()
         self._cordons.resynced()
