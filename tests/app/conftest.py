@@ -5,11 +5,17 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
+from tests.app.virtual import VirtualLoop
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
+PLAIN: Mapping[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
+LOOPS: Mapping[str, Mapping[str, LoopFactory]] = {
+    "test_child": {**PLAIN, "uvloop": uvloop.new_event_loop},  # depends on the loop's own code: processes, pipes
+    "test_control": {"virtual": VirtualLoop},
+}
+
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory]:
-    """Run what depends on the event loop's own code (processes, pipes) on both loops: the product uses uvloop."""
-    plain: Mapping[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
-    return {**plain, "uvloop": uvloop.new_event_loop} if item.path.stem == "test_child" else plain
+    """Return the loops that a test runs on; the product uses uvloop."""
+    return LOOPS.get(item.path.stem, PLAIN)
