@@ -310,10 +310,14 @@ class RouterMachine(RuleBasedStateMachine):
     def ack(self, uid: str, member: str, count: int) -> None:
         self.router.ack(member, uid, count, self.now)
         told = self.told.get(uid)
-        if told is not None and not told.gone:
+        if told is not None and not told.gone and self._drains(uid):
             if told.deletion_seen_at is not None:
                 told.silent.discard(member)
             told.elsewhere[member] = count
+
+    def _drains(self, uid: str) -> bool:
+        drain = self.router.drain_status(uid)
+        return drain is not None and drain.reason is not None
 
     @rule(uid=uids, idle=st.booleans())
     def read_engine(self, uid: str, *, idle: bool) -> None:
