@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench crds lock clean
+.PHONY: help setup demo test check bench soak crds lock clean
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -39,8 +39,11 @@ check: setup ## Check format, lint, types, layers and the core's coverage; print
 	$(BIN)/coverage report --fail-under=100
 	$(BIN)/python -m tests.repo.function_stats operator/tailrace
 
-bench: setup ## Run the benchmarks and write bench/results
+bench: setup ## Run the benchmarks and write bench/results; ARGS="pick doors" runs these
 	$(BIN)/python -m bench $(ARGS)
+
+soak: setup ## Break and roll out under load for 3 minutes, and find what is lost or grows; ARGS="--minutes 60"
+	$(BIN)/python -m bench soak $(ARGS)
 
 crds: setup ## Write the CustomResourceDefinition from the models, its chart included
 	$(BIN)/tailrace crds > $(CRD).new

@@ -1,4 +1,4 @@
-"""Runs the benchmarks: `python -m bench [NAME...]`. A benchmark is a program of this folder that prints.
+"""Runs the benchmarks: `python -m bench [NAME...] [--OPTION...]`. A benchmark is a program of this folder that prints.
 
 Each runs in a process of its own, so that none measures what another left behind; what it prints is shown as it comes
 and kept in results/NAME.txt, below a line about the machine.
@@ -8,10 +8,13 @@ import os
 import platform
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results"
+JOBS_OF_THEIR_OWN = frozenset({"soak"})
+"""Run only when they are named: they have a job of their own in the Makefile."""
 
 
 def names() -> list[str]:
@@ -27,10 +30,10 @@ def machine() -> str:
     return f"{cores} cores, {platform.machine()}, {platform.system()}, {python}"
 
 
-def run(name: str) -> bool:
+def run(name: str, options: list[str]) -> bool:
     """Run one benchmark; its result file is replaced only when it succeeds."""
     print(f"== {name}", flush=True)
-    command = [sys.executable, "-u", "-m", f"bench.{name}"]
+    command = [sys.executable, "-u", "-m", f"bench.{name}", *options]
     lines = [f"{machine()}\n", "\n"]
     with subprocess.Popen(command, cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():
@@ -44,13 +47,15 @@ def run(name: str) -> bool:
     return True
 
 
-def main(wanted: list[str]) -> int:
-    """Run the benchmarks named, or all; return the exit code."""
+def main(arguments: list[str]) -> int:
+    """Run the benchmarks named, or all, with the options that follow the names; return the exit code."""
+    wanted = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
+    options = arguments[len(wanted) :]
     unknown = set(wanted) - set(names())
     if unknown:
         print(f"bench: no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(names())}", file=sys.stderr)
         return 2
-    failures = sum(not run(name) for name in wanted or names())
+    failures = sum(not run(name, options) for name in wanted or sorted(set(names()) - JOBS_OF_THEIR_OWN))
     return min(failures, 1)
 
 

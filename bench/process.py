@@ -75,7 +75,12 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 def rss_kib(pids: Iterable[int]) -> int:
     """Return the resident memory of these processes together."""
-    return sum(_resident(pid) for pid in pids)
+    return sum(_status(pid, "VmRSS:") for pid in pids)
+
+
+def peak_kib(pids: Iterable[int]) -> int:
+    """Return what these processes had resident at their highest, each at its own time."""
+    return sum(_status(pid, "VmHWM:") for pid in pids)
 
 
 def descriptors(pids: Collection[int]) -> int:
@@ -83,9 +88,9 @@ def descriptors(pids: Collection[int]) -> int:
     return sum(len(list((PROC / str(pid) / "fd").iterdir())) for pid in pids)
 
 
-def _resident(pid: int) -> int:
+def _status(pid: int, field: str) -> int:
     lines = (PROC / str(pid) / "status").read_text().splitlines()
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), 0)
+    return next((int(line.split()[1]) for line in lines if line.startswith(field)), 0)
 
 
 def _parent(process: Path) -> int:

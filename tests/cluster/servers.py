@@ -122,6 +122,11 @@ class Servers:
             return []
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
+    def forget_requests(self) -> None:
+        """Drop what the model servers wrote, all but who listens where. Call it when they are idle."""
+        kept = [line for line in self.engine_log() if line["event"] == "startup"]
+        self.log.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
     def engine_ends(self) -> dict[str, Document]:
         """Return how each request ended as the engines saw it, by request id; a retried one by its last attempt."""
         return {line["request_id"]: line for line in self.engine_log() if line["event"] == "end"}

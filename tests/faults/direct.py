@@ -78,6 +78,8 @@ class Direct:
         finally:
             record.ended_at = time.time()
         await self._complete(attempt)
+        if record.error:
+            await asyncio.sleep(PATIENCE_SECONDS)  # a refused client must not turn into a busy loop
 
     async def _read(self, record: Record) -> None:
         body: dict[str, Any] = {"model": self.model, "stream": True, "max_tokens": record.wanted}

@@ -77,6 +77,11 @@ class Recorder:
         self._known.pop(uid, None)
         self.history.add(PodGone(time.time(), uid))
 
+    def forget(self, before: float) -> None:
+        """Drop what happened before a moment, all but how the pods that exist were last seen."""
+        kept = [*self._known.values(), *(one for one in self.history.happenings if one.at >= before)]
+        self.history.happenings[:] = dict.fromkeys(kept)
+
     async def sample(self, admin: str) -> None:
         """Ask a replica again and again how its endpoints stand; while it is not ready it says nothing."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:

@@ -220,6 +220,12 @@ class Rig:
         await asyncio.sleep(0.3)  # one more sample, of the quiet
         assert not (found := violations(self.history)), "\n".join(found)
 
+    def forget(self) -> None:
+        """Begin the history anew, so that a long run does not fill the memory. Call it when all is quiet."""
+        self._recorder.forget(time.time())
+        self.proxy.calls.clear()
+        self.servers.forget_requests()
+
 
 def _is_ready(pod: Document) -> bool:
     conditions = pod.get("status", {}).get("conditions")

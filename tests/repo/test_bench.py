@@ -39,5 +39,19 @@ def test_an_unknown_name_is_refused_with_the_names_there_are(folder: Path, capsy
     assert "no benchmark goood; there are: good" in capsys.readouterr().err
 
 
+def test_options_go_to_the_benchmark_that_is_named(folder: Path) -> None:
+    (folder / "good.py").write_text(PROGRAM.format(does="print(sys.argv[1:])"))
+    assert bench.main(["good", "--minutes", "2"]) == 0
+    assert "['--minutes', '2']" in (folder / "results" / "good.txt").read_text()
+
+
+def test_a_benchmark_with_a_job_of_its_own_runs_only_when_named(folder: Path) -> None:
+    (folder / "soak.py").write_text(PROGRAM.format(does="print('soaked')"))
+    assert bench.main([]) == 0
+    assert not (folder / "results" / "soak.txt").exists()
+    assert bench.main(["soak"]) == 0
+    assert (folder / "results" / "soak.txt").exists()
+
+
 def test_the_machine_is_described_without_its_name() -> None:
     assert platform.node() not in bench.machine()
