@@ -71,6 +71,7 @@ def test_the_deletion_first_seen_stands_when_the_grace_period_shrinks() -> None:
 
 def test_the_pods_own_annotations_say_how_it_drains() -> None:
     annotated = pod(annotations={"tailrace.dev/drain-timeout-seconds": "30", "tailrace.dev/drain-settle-seconds": "x"})
+    annotated["metadata"]["annotations"]["tailrace.dev/drain-shutdown-seconds"] = "1" * 5000
     assert observe(annotated, owner=OWNER).drain == DrainSpec(30.0, 2.0, 10.0)
 
 
@@ -120,7 +121,9 @@ def test_a_node_out_of_service_is_lost() -> None:
     assert not node_facts({"metadata": {"name": "n1"}, "spec": {}}).lost
 
 
-@pytest.mark.parametrize(("text", "cordon"), [("12", 12), ("true", 1), ("", 1), (None, None)])
+@pytest.mark.parametrize(
+    ("text", "cordon"), [("12", 12), ("0", 0), ("true", 1), ("", 1), ("9" * 5000, 1), (None, None)]
+)
 def test_a_cordon_set_by_hand_has_the_first_generation(text: str | None, cordon: int | None) -> None:
     annotations = {} if text is None else {"tailrace.dev/draining": text}
     assert observe(pod(annotations=annotations), owner=OWNER).cordon == cordon

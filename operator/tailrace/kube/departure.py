@@ -39,7 +39,7 @@ def _superseded(mine: Document, replica_sets: Iterable[Document]) -> bool:
 
 def _revision(replica_set: Document) -> int:
     text = objects.annotations(replica_set).get(_REVISION, "")
-    return int(text) if text.isdecimal() else 0
+    return objects.whole(text) or 0
 
 
 def _asked(replica_set: Document, wanted: int | None) -> int | None:

@@ -17,6 +17,9 @@ LEASES: Final = Resource("coordination.k8s.io", "v1", "leases")
 TOKEN_REVIEWS: Final = Resource("authentication.k8s.io", "v1", "tokenreviews", namespaced=False)
 ACCESS_REVIEWS: Final = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", namespaced=False)
 
+MAX_DIGITS: Final = 20
+"""Of a number that anything here can mean; Python refuses to read one of thousands."""
+
 TERMINAL_PHASES: Final = frozenset({"Succeeded", "Failed"})
 
 
@@ -60,10 +63,15 @@ def finalizers(document: Mapping[str, Any]) -> list[str]:
     return list(meta(document).get("finalizers") or ())
 
 
+def whole(text: str | None) -> int | None:
+    """Return the whole number that the text is, None when it is none: people write annotations, of any length."""
+    return int(text) if text and len(text) <= MAX_DIGITS and text.isdecimal() else None
+
+
 def version(document: Mapping[str, Any]) -> int:
     """Return the resourceVersion as a number, 0 when it is none: then nothing can be said about order."""
     text = str(meta(document).get("resourceVersion", ""))
-    return int(text) if text.isdecimal() else 0
+    return whole(text) or 0
 
 
 def deleting(document: Mapping[str, Any]) -> bool:

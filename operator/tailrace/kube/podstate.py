@@ -59,7 +59,7 @@ def owner_of(server: InferenceServer) -> Owner:
 def lost_owner(pod: Document) -> Owner:
     """Stand in for an InferenceServer that is gone: the pod gets no new request, but may still have to drain."""
     port = objects.annotations(pod).get(ANNOTATION_PORT, "")
-    return Owner(key=objects.server_key(pod) or "", port=int(port) if port.isdecimal() else FALLBACK_PORT)
+    return Owner(key=objects.server_key(pod) or "", port=objects.whole(port) or FALLBACK_PORT)
 
 
 def observe(
@@ -153,7 +153,8 @@ def cordon(pod: Document) -> int | None:
     text = objects.annotations(pod).get(names.ANNOTATION_DRAINING)
     if text is None:
         return None
-    return int(text) if text.isdecimal() else 1
+    generation = objects.whole(text)
+    return 1 if generation is None else generation
 
 
 def drain_spec(pod: Document, default: DrainSpec) -> DrainSpec:
@@ -166,8 +167,8 @@ def drain_spec(pod: Document, default: DrainSpec) -> DrainSpec:
 
 
 def _annotated(pod: Document, annotation: str, default: float) -> float:
-    text = objects.annotations(pod).get(annotation, "")
-    return float(text) if text.isdecimal() else float(default)
+    said = objects.whole(objects.annotations(pod).get(annotation))
+    return float(default if said is None else said)
 
 
 def _status(pod: Document) -> dict[str, Any]:
