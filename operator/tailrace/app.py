@@ -144,8 +144,9 @@ class Replica:
         if self.kubernetes is None:
             return ()
         away = "" if self.kubernetes.alive else f"away, restarted {self.kubernetes.restarts} times; serving on"
-        leader = f"the leader is {self.child_health.holder or 'not known'}"
-        return (Check("kubernetes", ok=True, message=away or self.child_health.api_error or leader),)
+        holder = f"held by {self.child_health.holder or 'nobody that is known'}"
+        trouble = away or self.child_health.api_error
+        return Check("kubernetes", ok=True, message=trouble), Check("lease", ok=True, message=holder)
 
     def _leader(self) -> bool | None:
         return None if self.kubernetes is None else self.kubernetes.alive and self.child_health.leader

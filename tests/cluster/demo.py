@@ -13,6 +13,7 @@ from pathlib import Path
 
 from openai import AsyncOpenAI
 from tests.cluster import tools
+from tests.cluster.controlplane import ClusterError
 from tests.cluster.embedded import ROOT, EmbeddedCluster
 from tests.cluster.load import Load
 from tests.cluster.replica import Replica, install
@@ -23,6 +24,7 @@ SERVERS = ("demo-h100", "demo-t4")
 MODEL = "demo"
 CLIENTS = 16
 STEADY_SECONDS = 2.0
+ROLLOUT_SECONDS = 180.0
 
 
 class Story:
@@ -106,9 +108,13 @@ async def _roll_out(story: Story, cluster: EmbeddedCluster, replica: Replica) ->
     story.say(f"kubectl rollout restart, while {CLIENTS} clients stream without retries:")
     async with Load(replica.proxy, MODEL, clients=CLIENTS, tokens=(60, 200)) as load:
         await asyncio.sleep(STEADY_SECONDS)
+        old = {pod["metadata"]["uid"] for pod in cluster.get("pods")["items"]}
         for name in SERVERS:
             cluster.kubectl("rollout", "restart", f"deployment/{name}")
-        while await asyncio.to_thread(_is_rolling, cluster):
+        deadline = time.monotonic() + ROLLOUT_SECONDS
+        while await asyncio.to_thread(_is_rolling, cluster, old):
+            if time.monotonic() > deadline:
+                raise ClusterError(f"the rollout was not over in {ROLLOUT_SECONDS:g} s; see the logs of the cluster")
             pods = cluster.get("pods")["items"]
             draining = sum("deletionTimestamp" in pod["metadata"] for pod in pods)
             story.show(
@@ -122,10 +128,12 @@ async def _roll_out(story: Story, cluster: EmbeddedCluster, replica: Replica) ->
     return len(load.losses)
 
 
-def _is_rolling(cluster: EmbeddedCluster) -> bool:
-    for name in SERVERS:
-        cluster.kubectl("rollout", "status", f"deployment/{name}", "--timeout=1s", check=False)
-    return any("deletionTimestamp" in pod["metadata"] for pod in cluster.get("pods")["items"])
+def _is_rolling(cluster: EmbeddedCluster, old: set[str]) -> bool:
+    """Whether one of the old pods is left, or a new one is not yet said to be ready."""
+    if old & {pod["metadata"]["uid"] for pod in cluster.get("pods")["items"]}:
+        return True
+    servers = cluster.get("isvr")["items"]
+    return any(one["status"]["ready"] != "{0}/{0}".format(one["spec"]["replicas"]) for one in servers)
 
 
 def _invite(cluster: EmbeddedCluster, replica: Replica) -> None:

@@ -199,7 +199,7 @@ async def test_a_replica_that_left_in_order_is_not_waited_for_and_one_that_joins
     await asyncio.to_thread(pair.start)
     joins, stays, pod = pair.standby, pair.leader, pair.pod()
     await asyncio.to_thread(joins.stop)
-    async with streaming(stays) as stream:
+    async with streaming(stays, tokens=2 * FIVE_SECONDS) as stream:
         pair.delete(pod)
         await asyncio.sleep(0.2)
         await asyncio.to_thread(joins.start)

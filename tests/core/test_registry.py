@@ -1,5 +1,7 @@
 """What exists and which names lead there: servers, endpoints, snapshots, old news."""
 
+from random import Random
+
 import pytest
 from tests.core.world import BOOT, ME, MODEL, OTHER, pick, pod, refusal, refused, router, see, server, state, status
 
@@ -35,6 +37,16 @@ def test_a_model_nobody_serves_is_not_found() -> None:
     assert refused_with.code is UNKNOWN
     assert "'gpt'" in refused_with.message
     assert refused_with.retry_after is None
+
+
+def test_a_replica_that_has_seen_no_whole_list_does_not_say_that_a_model_is_unknown() -> None:
+    of = Router(ME, booted_at=BOOT, rng=Random(0), alone=False)
+    refused_with = refusal(of, NOW, Request("gpt"))
+    assert (refused_with.code, refused_with.retry_after) == (RefusalCode.NOT_SYNCED, 5)
+    assert not of.synced
+    of.apply(Snapshot((), ()), NOW)
+    assert of.synced
+    assert refused(of, NOW, Request("gpt")) is UNKNOWN
 
 
 def test_a_model_at_zero_replicas_exists() -> None:

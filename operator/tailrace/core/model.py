@@ -248,6 +248,7 @@ class RefusalCode(Enum):
     NO_ENDPOINTS = "rejected-no-endpoints"
     SATURATED = "rejected-saturated"
     NOT_QUALIFIED = "rejected-no-qualified-endpoints"
+    NOT_SYNCED = "rejected-not-synced"
     SHUTTING_DOWN = "rejected-shutting-down"
 
 

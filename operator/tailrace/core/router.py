@@ -25,6 +25,7 @@ from tailrace.core.model import (
     Release,
     Request,
     RouterStatus,
+    Snapshot,
     Word,
 )
 from tailrace.core.registry import Registry, Target
@@ -44,13 +45,18 @@ class Completion(Enum):
     UNKNOWN = "unknown"
 
 
+NOT_SYNCED = Refusal(
+    RefusalCode.NOT_SYNCED, "this replica has not seen a whole list of InferenceServers yet", RETRY_NOT_READY
+)
+
+
 class Router:
     """Level-triggered, synchronous, single-threaded. ``now`` is seconds on one clock that never goes back.
 
     ``member`` names this life of this replica and opens every attempt id, so that a completion finds the replica that
     knows. ``booted_at`` is when it began: endpoints older than that may hold requests it has never heard of.
     ``revision`` grows with every change that a reconciling adapter could act on; ``on_change`` is called after it.
-    ``alone``: nobody else can join, so that no list of members is ever waited for.
+    ``alone``: nobody else can join, so that no list of members is ever waited for; what it is told first is the whole.
     """
 
     def __init__(self, member: str, *, booted_at: float, rng: Random, alone: bool = True) -> None:
@@ -65,6 +71,7 @@ class Router:
         self._drains = Drains(member, fixed=alone)
         self._left: frozenset[str] = frozenset()
         self._ended: OrderedDict[str, Endpoint] = OrderedDict()
+        self._synced = alone
         self._sequence = 0
         self._closing = False
         self._now = booted_at
@@ -74,6 +81,7 @@ class Router:
     def apply(self, observation: Observation, now: float) -> None:
         """Take in what was observed. Old news and repeats change nothing."""
         self._now = now
+        self._synced = self._synced or isinstance(observation, Snapshot)
         for uid in self._registry.apply(observation):
             endpoint = self._registry.endpoints.get(uid)
             if endpoint is None:
@@ -161,7 +169,7 @@ class Router:
             return Refusal(RefusalCode.SHUTTING_DOWN, "this replica is stopping; ask another", 1)
         target = self._registry.resolve(request.model, request.namespace)
         if isinstance(target, Refusal):
-            return target
+            return target if self._synced else NOT_SYNCED
         self._expire(now)
         endpoint = target.pool.pick(request.tokens, target.adapter, request.avoid)
         if endpoint is None:
@@ -371,6 +379,11 @@ class Router:
         self._changed()
 
     # What people and adapters may see
+
+    @property
+    def synced(self) -> bool:
+        """Whether a whole list has been seen: before that, a name that is not known may well be served."""
+        return self._synced
 
     def names(self) -> dict[str, tuple[str, ...]]:
         """Return every name a request may use, with the namespaces that serve it."""

@@ -12,12 +12,12 @@ from time import perf_counter
 from aiohttp import web
 
 from tailrace.core.model import Request
-from tailrace.core.router import Router
+from tailrace.core.router import NOT_SYNCED, Router
 from tailrace.http.ask import Ask, Reader
 from tailrace.http.body import Bodies, Body
 from tailrace.http.carry import CLIENT_GONE, Carry, Means
 from tailrace.http.dispatch import Dispatch, get, post
-from tailrace.http.errors import DoorError
+from tailrace.http.errors import DoorError, refused
 from tailrace.http.headers import NAMESPACE, REQUEST_ID, request_id
 from tailrace.http.observer import Observer
 from tailrace.http.serving import runner, unread
@@ -134,6 +134,8 @@ class ProxyDoor:
 
     def _listed(self, request: web.BaseRequest) -> list[dict[str, object]]:
         """Return the models in OpenAI's shape. ``owned_by`` names the namespaces; ``created`` is when we opened."""
+        if not self._means.router.synced:
+            raise refused(NOT_SYNCED)
         wanted = request.headers.get(NAMESPACE)
         return [
             {"id": name, "object": "model", "created": self._opened_at, "owned_by": ", ".join(namespaces)}
