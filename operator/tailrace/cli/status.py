@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import sys
+import textwrap
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +16,11 @@ from typing import Annotated, Any
 import typer
 
 TIMEOUT_SECONDS = 5
-WIDE = 1000
-"""Columns of a table that goes into a file or a pipe."""
+HEADERS = {"gpuMemoryGB": "GPU GB"}
+"""Where the name of a field is too long for its column; any other is spelt in capitals."""
+GAP = "  "
+MESSAGE_WIDTH = 24
+"""Columns that the last one gets on a terminal, however narrow that is."""
 
 Row = dict[str, Any]
 
@@ -37,8 +43,10 @@ def status(
     rows = _from_router(admin, namespace) if admin else _from_cluster(kubeconfig, namespace)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
+    elif not rows:
+        typer.echo("nothing is served here yet: apply an InferenceServer")
     else:
-        _table(rows)
+        typer.echo("\n".join(_table(rows, _terminal_width())))
 
 
 def _from_router(admin: str, namespace: str | None) -> list[Row]:
@@ -62,23 +70,28 @@ def _from_cluster(kubeconfig: Path | None, namespace: str | None) -> list[Row]:
         raise typer.Exit(2) from error
 
 
-def _table(rows: Sequence[Row]) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
-    if not rows:
-        typer.echo("nothing is served here yet: apply an InferenceServer")
-        return
-    table = Table(box=None, pad_edge=False)
+def _table(rows: Sequence[Row], width: int | None) -> Iterator[str]:
+    """Yield the lines of a table, one a row; only the last column is folded, to the width of a terminal."""
     columns = [column for column in rows[0] if column != "uid" and any(_shown(row, column) for row in rows)]
-    for column in columns:
-        table.add_column(column.upper(), overflow="fold")
-    for row in rows:
-        table.add_row(*(_shown(row, column) for column in columns))
-    console = Console()
-    # Where nobody looks at it, a line is a row: grep and awk come first.
-    console.print(table, width=None if console.is_terminal else WIDE, crop=console.is_terminal)
+    cells = [[HEADERS.get(column, column.upper()) for column in columns]]
+    cells += [[_shown(row, column) for column in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+    indent = sum(widths) + len(GAP) * len(widths)
+    for *first, last in cells:
+        start = "".join(cell.ljust(size) + GAP for cell, size in zip(first, widths, strict=True))
+        folded = (
+            [last] if width is None else textwrap.wrap(last, max(MESSAGE_WIDTH, width - indent), break_on_hyphens=False)
+        )
+        yield (start + "".join(folded[:1])).rstrip()
+        yield from (" " * indent + line for line in folded[1:])
+
+
+def _terminal_width() -> int | None:
+    """Return its columns; None where nobody looks at it, and a line is a row for grep and awk."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _shown(row: Row, column: str) -> str:
-    return "" if row.get(column) is None else str(row[column])
+    """Return a cell: one line, and nothing in it that acts on the terminal."""
+    text = "" if row.get(column) is None else str(row[column])
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

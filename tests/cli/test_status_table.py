@@ -1,0 +1,41 @@
+"""The table of `tailrace status`: on a narrow terminal, and in a pipe."""
+
+import io
+
+import pytest
+
+from tailrace.cli import status
+
+NAME = "llama-3-3-70b-instruct-7d9f8b6c5d-x2x9k"
+ENDPOINT = {
+    "uid": "u",
+    "server": "shop/llama",
+    "name": NAME,
+    "address": "10.244.17.203:8000",
+    "gpuMemoryGB": 80,
+    "reason": "x" * 30 + " and a second line\nof [words] \x1b[31m" + "y" * 1500,
+}
+
+
+def printed(width: int | None) -> list[str]:
+    return list(status._table([ENDPOINT, ENDPOINT | {"reason": ""}], width))
+
+
+def test_a_narrow_terminal_folds_the_last_column_only() -> None:
+    head, row, *more, empty = printed(80)
+    assert head.split() == ["SERVER", "NAME", "ADDRESS", "GPU", "GB", "REASON"]
+    assert row.startswith(f"shop/llama  {NAME}  10.244.17.203:8000  80      ")
+    assert all(line.startswith(" " * head.index("REASON")) for line in more)
+    assert empty == f"shop/llama  {NAME}  10.244.17.203:8000  80"
+
+
+def test_in_a_pipe_a_line_is_a_row_with_all_its_words() -> None:
+    lines = printed(None)
+    assert len(lines) == 3
+    assert lines[1].endswith(" and a second line of [words] [31m" + "y" * 1500)
+
+
+def test_a_pipe_has_no_width_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    assert status._terminal_width() is None
