@@ -1,8 +1,11 @@
 """The work queue: one worker a key, nothing lost, back-off."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+
+import pytest
 
 from tailrace.kube.client import ApiError
 from tailrace.kube.queue import WorkQueue
@@ -95,3 +98,30 @@ async def test_the_earlier_of_two_appointments_stands() -> None:
         queue.add_after("a", 0.01)
         queue.add_after("a", 60)
         await until(lambda: looks == ["a"])
+
+
+async def test_a_lost_right_is_a_warning_once_until_it_changes_or_is_back(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tailrace.kube.queue.FIRST_DELAY", 0.001)
+    caplog.set_level(logging.INFO)
+    patch, status = ApiError(403, "Forbidden", "cannot patch"), ApiError(403, "Forbidden", "cannot update status")
+    errors, done = [patch, patch, ApiError(0, "Disconnected", "x"), patch, status, status], list[str]()
+
+    async def work(key: str) -> None:
+        if errors:
+            raise errors.pop(0)
+        done.append(key)
+
+    async with running(work) as queue:
+        for times in (1, 2):
+            queue.add("a")
+            await until(lambda times=times: len(done) == times)  # type: ignore[misc]
+    told = [(record.levelname, record.getMessage().partition(";")[0]) for record in caplog.records]
+    assert told == [
+        ("WARNING", "test a: 403 Forbidden: cannot patch"),
+        ("INFO", "test a: unreachable Disconnected: x"),
+        ("WARNING", "test a: 403 Forbidden: cannot update status"),
+        ("INFO", "test a: goes well again"),
+    ]
+    assert "`tailrace doctor`" in caplog.messages[0]

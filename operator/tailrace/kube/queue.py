@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable
+from http import HTTPStatus
 from typing import Generic, TypeVar
 
 from tailrace.kube.client import ApiError
@@ -14,6 +15,7 @@ log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 FIRST_DELAY = 0.1
 LAST_DELAY = 60.0
+RIGHTS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
 class WorkQueue(Generic[K]):
@@ -40,6 +42,7 @@ class WorkQueue(Generic[K]):
         self._running: set[K] = set()
         self._again: set[K] = set()
         self._failures: dict[K, int] = {}
+        self._refused: dict[K, str] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
 
     def add(self, key: K) -> None:
@@ -102,6 +105,8 @@ class WorkQueue(Generic[K]):
             self._failed(key, error)
         else:
             self._failures.pop(key, None)
+            if self._refused.pop(key, None):
+                log.info("%s %s: goes well again", self._name, key)
             if later is not None:
                 self.add_after(key, later)
 
@@ -109,5 +114,14 @@ class WorkQueue(Generic[K]):
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay = min(FIRST_DELAY * 2.0 ** min(failures, 16), self._last_delay)
-        log.info("%s %s: %s; next look in %.1f s", self._name, key, error, delay)
+        self._tell(key, error, delay)
         self.add_after(key, delay)
+
+    def _tell(self, key: K, error: Exception, delay: float) -> None:
+        if not isinstance(error, ApiError) or error.status not in RIGHTS:
+            log.info("%s %s: %s; next look in %.1f s", self._name, key, error, delay)
+        elif self._refused.get(key) != str(error):
+            self._refused[key] = str(error)
+            log.warning(
+                "%s %s: %s; it is tried again until it is allowed: see `tailrace doctor`", self._name, key, error
+            )
