@@ -346,6 +346,37 @@ async def test_hello_survives_a_fault_of_its_own(bench: Bench, monkeypatch: pyte
     await router.asked("hello", 2)
 
 
+async def test_a_router_name_that_does_not_resolve_is_logged_once_and_again_when_it_does(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = await bench.router()
+    names, name = Names(monkeypatch), f"routers.test:{router.port}"
+    monkeypatch.setattr("tailrace.gate.server.HelloPlan.delay", lambda *_, **__: 0.01)
+    await bench.gate(routers=(RouterName("routers.test", router.port),))
+    failed = ("hello-failed", {f"router.{name}": "the name cannot be resolved"})
+    await until(lambda: failed in bench.steps)
+    await asyncio.sleep(0.1)
+    names.addresses = ("127.0.0.1",)
+    await router.asked("hello", 3)
+    hellos = [step for step in bench.steps if step[0].startswith("hello")]
+    assert hellos == [failed, ("hello", {f"router.127.0.0.1:{router.port}": "known"})]
+
+
+async def test_a_router_that_does_not_answer_is_logged_once_with_its_error(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = await bench.router(up=False)
+    monkeypatch.setattr("tailrace.gate.server.HelloPlan.delay", lambda *_, **__: 0.01)
+    await bench.gate(router)
+    await until(lambda: "hello-failed" in bench.events())
+    await asyncio.sleep(0.1)
+    await router.start()
+    await router.asked("hello", 2)
+    failed, well = (step for step in bench.steps if step[0].startswith("hello"))
+    assert "Cannot connect" in str(failed[1][f"router.{router.name}"])
+    assert well == ("hello", {f"router.{router.name}": "known"})
+
+
 async def test_health_depends_on_no_router(bench: Bench) -> None:
     router = await bench.router(up=False)
     await bench.gate(router)

@@ -29,6 +29,11 @@ class Routers:
         """The `ip:port`s the names last resolved to."""
         return frozenset().union(*self._known.values())
 
+    @property
+    def unresolved(self) -> frozenset[RouterName]:
+        """The names that have never resolved to anything."""
+        return frozenset(name for name, addresses in self._known.items() if not addresses)
+
     async def resolve(self) -> frozenset[str]:
         """Resolve every name anew and return `addresses`; a name that cannot be resolved now keeps what it had."""
         for name in self._known:

@@ -18,6 +18,8 @@ from tailrace.gate.routers import Routers
 from tailrace.gate.run import DrainRun
 from tailrace.gate.settings import GateSettings
 
+_UNRESOLVED = Fault("the name cannot be resolved")
+
 
 class Gate:
     """One pod's gate: says hello to the routers, and runs at most one drain at a time."""
@@ -72,9 +74,12 @@ class Gate:
 
     async def _hello_everywhere(self) -> bool:
         addresses = sorted(await self._routers.resolve())
-        replies = dict(zip(addresses, await asyncio.gather(*map(self._routers.hello, addresses)), strict=True))
+        said = await asyncio.gather(*map(self._routers.hello, addresses))
+        replies: dict[str, bool | Fault] = dict(zip(addresses, said, strict=True))
+        replies |= {str(name): _UNRESOLVED for name in sorted(self._routers.unresolved, key=str)}
         if replies != self._hello:
-            self._log("hello", **{f"router.{address}": _reply(reply) for address, reply in replies.items()})
+            event = "hello-failed" if all(isinstance(reply, Fault) for reply in replies.values()) else "hello"
+            self._log(event, **{f"router.{address}": _reply(reply) for address, reply in replies.items()})
         self._hello, known = replies, True in replies.values()
         self._hello_at = self._clock() if known else self._hello_at
         return known

@@ -14,6 +14,10 @@ class RouterName:
     host: str
     port: int
 
+    def __str__(self) -> str:
+        """Return ``host:port``, as it is configured."""
+        return f"{self.host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class GateSettings:
