@@ -61,10 +61,13 @@ def _from_router(admin: str, namespace: str | None) -> list[Row]:
 
 
 def _from_cluster(kubeconfig: Path | None, namespace: str | None) -> list[Row]:
-    from tailrace.kube.chores import Chores, UnreachableError  # noqa: PLC0415 - the command line starts fast
+    from tailrace.kube.chores import Chores, MissingDefinitionError, UnreachableError  # noqa: PLC0415 - the command line starts fast
 
     try:
         return asyncio.run(Chores(kubeconfig).server_rows(namespace))
+    except MissingDefinitionError as error:
+        typer.echo(f"cannot read InferenceServers: {error}", err=True)
+        raise typer.Exit(2) from error
     except UnreachableError as error:
         typer.echo(f"cannot read InferenceServers: {error}; without a cluster use --admin http://host:9090", err=True)
         raise typer.Exit(2) from error

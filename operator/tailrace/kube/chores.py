@@ -12,13 +12,18 @@ from typing import Any
 
 from tailrace.api import names
 from tailrace.kube import finalizers, objects
-from tailrace.kube.client import Api, ApiError, Document, load
+from tailrace.kube.client import Api, ApiError, Document, Listing, load
+from tailrace.kube.doctor import definition
 from tailrace.kube.doctor.reading import read
 from tailrace.kube.doctor.seen import Look, Seen
 
 
 class UnreachableError(Exception):
     """The cluster could not be asked, or refused; the message says why."""
+
+
+class MissingDefinitionError(UnreachableError):
+    """The cluster does not know InferenceServers; the message says how to teach it."""
 
 
 @dataclass(slots=True)
@@ -49,9 +54,9 @@ class Chores:
         return [pod for one in where for pod in (await api.list_all(objects.PODS, one)).items]
 
     async def server_rows(self, namespace: str | None) -> list[dict[str, Any]]:
-        """Return one row of figures an InferenceServer, from its status."""
+        """Return one row of figures an InferenceServer, from its status; MissingDefinitionError without the CRD."""
         async with self._api() as api:
-            listing = await api.list_all(objects.SERVERS, namespace)
+            listing = await _servers(api, namespace)
         return [_row(document) for document in listing.items]
 
     async def see(self, look: Look) -> Seen:
@@ -68,9 +73,20 @@ class Chores:
         try:
             yield api
         except ApiError as error:
-            raise UnreachableError(str(error)) from error
+            raise UnreachableError(" ".join(str(error).split())) from error
         finally:
             await api.close()
+
+
+async def _servers(api: Api, namespace: str | None) -> Listing:
+    try:
+        return await api.list_all(objects.SERVERS, namespace)
+    except ApiError as error:
+        if not error.gone:
+            raise
+        raise MissingDefinitionError(
+            f"the definition {names.CRD_NAME} is not installed; apply it: {definition.APPLY}"
+        ) from error
 
 
 async def _release(api: Api, pod: Document, report: Released, *, dry_run: bool) -> None:
