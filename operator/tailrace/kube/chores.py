@@ -16,6 +16,7 @@ from tailrace.kube.client import Api, ApiError, Document, Listing, load
 from tailrace.kube.doctor import definition
 from tailrace.kube.doctor.reading import read
 from tailrace.kube.doctor.seen import Look, Seen
+from tailrace.kube.rows import row
 
 
 class UnreachableError(Exception):
@@ -57,7 +58,7 @@ class Chores:
         """Return one row of figures an InferenceServer, from its status; MissingDefinitionError without the CRD."""
         async with self._api() as api:
             listing = await _servers(api, namespace)
-        return [_row(document) for document in listing.items]
+        return [row(document) for document in listing.items]
 
     async def see(self, look: Look) -> Seen:
         """Return what there is to examine."""
@@ -98,21 +99,6 @@ async def _release(api: Api, pod: Document, report: Released, *, dry_run: bool) 
         report.failed[name] = str(error)
     else:
         report.released.append(name)
-
-
-def _row(document: Document) -> dict[str, Any]:
-    status, spec = document.get("status") or {}, document.get("spec") or {}
-    ready = objects.condition(document, "Ready") or {}
-    return {
-        "namespace": objects.namespace(document),
-        "name": objects.name(document),
-        "models": ", ".join(model["name"] for model in spec.get("models", ())),
-        "ready": status.get("ready", "?"),
-        "in-flight": status.get("inFlight", 0),
-        "draining": status.get("drainingReplicas", 0),
-        "condition": ready.get("reason", "Unknown"),
-        "message": ready.get("message", "no operator has looked at it yet"),
-    }
 
 
 def _usual_kubeconfig() -> str | None:
