@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Coroutine
 from typing import Any
 
@@ -26,9 +27,16 @@ def load_settings(**flags: object) -> Settings:
         raise typer.Exit(2) from error
 
 
+def _spare_the_collector() -> None:
+    """Have what is imported by now not looked at again: every full collection stops all streams for milliseconds."""
+    gc.collect()
+    gc.freeze()
+
+
 def start(main: Coroutine[Any, Any, None]) -> None:
     """Run until it ends; an address that cannot be listened on is said and ends the program with code 1."""
     set_up()
+    _spare_the_collector()
     try:
         uvloop.run(main)
     except CannotListenError as error:
