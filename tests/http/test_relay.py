@@ -131,6 +131,22 @@ async def test_headers_of_one_connection_do_not_cross_and_others_do() -> None:
     assert (got.header("x-mine"), got.header("te"), got.header("host")) == (None, None, engine.address)
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [(), ("User-Agent",), ("Accept", "Accept-Encoding"), ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")],
+)
+async def test_no_header_is_added_that_says_what_the_client_has_not_said(sent: tuple[str, ...]) -> None:
+    async with World() as world:
+        (engine,) = await world.simple()
+        reader, writer = await world.dial()
+        writer.write(raw_request(b'{"model": "org/model"}', "Connection: close", *(f"{name}: x/y" for name in sent)))
+        await reader.read()
+        writer.close()
+    said = [name.lower() for name, _ in engine.received[0].headers]
+    ours = ["host", "content-length", "x-request-id", "idempotency-key"]
+    assert sorted(said) == sorted([*ours, *(name.lower() for name in sent)])
+
+
 async def test_a_sane_request_id_is_kept_and_sent_on_as_idempotency_key() -> None:
     async with World() as world:
         (engine,) = await world.simple()

@@ -59,6 +59,8 @@ def _part_bytes(part: Mapping[str, object], image_bytes: int, depth: int) -> int
 
 
 def _output(document: Mapping[str, object], limit: int) -> int:
-    allowed = (document.get(name) for name in _OUTPUT_FIELDS)
-    asked = next((value for value in allowed if isinstance(value, int) and value > 0), 0)
-    return min(asked, limit)
+    for name in _OUTPUT_FIELDS:
+        asked = document.get(name)
+        if isinstance(asked, int) and asked > 0:
+            return min(asked, limit)
+    return 0
