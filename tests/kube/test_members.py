@@ -34,7 +34,7 @@ class Cluster:
         self.pods[name] = {"metadata": {"name": name, "uid": uid}, "status": {"phase": phase}}
 
     async def get(self, resource: Resource, _: str | None, name: str) -> Document:
-        self._called("get")
+        await self._called("get")
         found = (self.leases if resource == objects.LEASES else self.pods).get(name)
         if found is None:
             raise ApiError(404, "NotFound", name)
@@ -42,34 +42,35 @@ class Cluster:
 
     async def list_all(self, _: Resource, __: str | None = None, *, labels: str = "") -> Listing:
         self.before_list()
-        self._called("list")
+        await self._called("list")
         wanted = dict(part.split("=") for part in labels.split(","))
         found = [one for one in self.leases.values() if wanted.items() <= objects.labels(one).items()]
         return Listing(tuple(deepcopy(found)), str(self._version))
 
     async def create(self, _: Resource, __: str | None, body: Document) -> Document:
-        self._called("create")
+        await self._called("create")
         name = objects.name(body)
         if name in self.leases:
             raise ApiError(409, "AlreadyExists", name)
         return self._store(name, body, f"uid-of-{name}")
 
     async def replace(self, _: Resource, __: str | None, name: str, body: Document) -> Document:
-        self._called("replace")
+        await self._called("replace")
         held = self.leases[name]["metadata"]
         if body["metadata"].get("resourceVersion") != held["resourceVersion"]:
             raise ApiError(409, "Conflict", name)
         return self._store(name, body, held["uid"])
 
     async def delete(self, _: Resource, __: str | None, name: str, *, uid: str, version: str = "") -> Document:
-        self._called("delete")
+        await self._called("delete")
         held = self.leases[name]["metadata"]
         if (uid, version) != (held["uid"], held["resourceVersion"]):
             raise ApiError(409, "Conflict", name)
         return self.leases.pop(name)
 
-    def _called(self, what: str) -> None:
+    async def _called(self, what: str) -> None:
         self.calls.append(what)
+        await asyncio.sleep(0)  # others may come between
         if self.down:
             raise ApiError(0, "ConnectFailed", "")
 
@@ -248,6 +249,29 @@ async def test_a_replica_that_took_leave_is_a_member_again_in_its_next_life(clus
     live, gone = await second.read()
     assert [(member.id, member.stopping) for member in live] == [("r1-c", False)]
     assert gone == ()
+
+
+async def test_two_words_at_once_are_both_said(cluster: Cluster) -> None:
+    call, _ = calling(cluster)
+    await call.register()
+    await asyncio.gather(call.change(members.stopping), call.change(members.left))
+    assert await names(roll(cluster, B)) == ([], [A.id])
+    assert call.trouble == ""
+
+
+async def test_a_word_that_the_api_server_does_not_take_is_said_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members, "RETRY_SECONDS", 0.01)
+    call, _ = calling(cluster)
+    await call.register()
+    cluster.down = True
+    seen = len(cluster.calls)
+    leaving = asyncio.create_task(call.change(members.left))
+    await until(lambda: len(cluster.calls) > seen + 2)
+    cluster.down = False
+    await leaving
+    assert await names(roll(cluster, B)) == ([], [A.id])
 
 
 # Tidying up

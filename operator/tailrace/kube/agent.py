@@ -114,8 +114,9 @@ class Agent:
 
     async def _leave(self) -> None:
         if self._ended:
-            await self._change_record(members.left)
-        await self._election.release()
+            await asyncio.gather(self._change_record(members.left), self._election.release())
+        else:
+            await self._election.release()
 
     def _call_the_roll(self, me: Member) -> Calling:
         settings = self._settings

@@ -120,6 +120,7 @@ class Roll:
         self._replica = replica
         self._monotonic = monotonic
         self._registered = False
+        self._changing = asyncio.Lock()
         self._left_since: dict[str, float] = {}
 
     async def register(self) -> None:
@@ -151,9 +152,10 @@ class Roll:
 
     async def change(self, how: Callable[[Document], Document]) -> None:
         """Say in the own record how we stand; nothing when it is another life's by now."""
-        found = await self._mine()
-        if found is not None and read_record(found).member.id == self.me.id:
-            await self._api.replace(objects.LEASES, self._namespace, objects.name(found), how(found))
+        async with self._changing:  # else of two words at once one would be lost to a conflict
+            found = await self._mine()
+            if found is not None and read_record(found).member.id == self.me.id:
+                await self._api.replace(objects.LEASES, self._namespace, objects.name(found), how(found))
 
     async def read(self) -> tuple[tuple[Member, ...], tuple[Record, ...]]:
         """Return the members, and the records of those that have left. Read consistently, pods included."""
@@ -256,8 +258,9 @@ class Calling:
             await self._roll.sweep(gone)
 
     async def change(self, how: Callable[[Document], Document]) -> None:
-        """Say in the own record how we stand; best effort."""
-        await self._well(self._roll.change(how))
+        """Say in the own record how we stand, again and again until it is said: drains wait for who left unsaid."""
+        while not await self._well(self._roll.change(how)):  # noqa: ASYNC110 - the API server sends no event
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _well(self, work: Awaitable[None]) -> bool:
         try:
