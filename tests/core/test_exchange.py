@@ -5,7 +5,17 @@ from dataclasses import dataclass, field
 import pytest
 from tests.core.world import BOOT, MODEL, pick, pod, router, see, status
 
-from tailrace.core.exchange import MAX_ATTEMPTS, VERDICTS, Again, Exchange, Fail, Failure, Forward, Refuse
+from tailrace.core.exchange import (
+    MAX_ATTEMPTS,
+    MAX_UNREACHABLE,
+    VERDICTS,
+    Again,
+    Exchange,
+    Fail,
+    Failure,
+    Forward,
+    Refuse,
+)
 from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request, Timeouts
 from tailrace.core.router import Router
 
@@ -145,7 +155,7 @@ def test_an_engine_that_is_late_is_among_those() -> None:
 def test_attempts_are_limited_and_the_last_failure_is_the_answer() -> None:
     made, script = exchange("a", "b", "c", "d")
     for _ in range(MAX_ATTEMPTS - 1):
-        assert isinstance(made.failed(Failure.CONNECT, NOW), Forward)
+        assert isinstance(made.failed(Failure.NO_RESPONSE, NOW), Forward)
     assert made.failed(Failure.NO_RESPONSE, NOW) == Fail(VERDICTS[Failure.NO_RESPONSE], streaming=False)
     assert [outcome for _, outcome in script.told] == [Outcome.REROUTED] * (MAX_ATTEMPTS - 1) + [Outcome.FAILED]
     assert made.tries == MAX_ATTEMPTS
@@ -365,3 +375,13 @@ def test_a_stale_connection_is_no_new_attempt_and_keeps_its_slot() -> None:
     assert counts(of) == {"a": 1}
     made.completed(NOW)
     assert counts(of) == {"a": 0}
+
+
+def test_endpoints_that_can_not_be_reached_do_not_hide_one_that_can() -> None:
+    dead = [f"dead-{number}" for number in range(MAX_UNREACHABLE)]
+    made, script = exchange(*dead[1:], "a", "b")
+    for _ in dead[1:]:
+        assert isinstance(made.failed(Failure.CONNECT, NOW), Forward)
+    assert uid(made.failed(Failure.NO_RESPONSE, NOW)) == "b"
+    assert made.failed(Failure.CONNECT, NOW) == Fail(VERDICTS[Failure.CONNECT], streaming=False)
+    assert script.told[-1][1] is Outcome.FAILED

@@ -117,3 +117,15 @@ def test_the_memory_of_ended_leases_is_bounded() -> None:
     for _ in range(REMEMBERED_ENDS):
         of.complete(pick(of, NOW, leased=True).attempt, Outcome.COMPLETED, NOW)
     assert of.complete(first, Outcome.COMPLETED, NOW) is Completion.UNKNOWN
+
+
+def test_leases_that_are_over_take_no_room_behind_one_that_lasts() -> None:
+    leases = Leases()
+    leases.grant("forgotten", 600.0)
+    for number in range(10_000):
+        leases.grant(f"one-{number}", 700.0 + number)
+        leases.drop(f"one-{number}")
+    assert len(leases._heap) < 2000
+    assert leases.next_end() == 600.0
+    assert leases.expired(600.0) == ["forgotten"]
+    assert leases.next_end() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from dataclasses import replace
 from http import HTTPStatus
@@ -147,6 +148,29 @@ async def test_a_body_of_unknown_length_above_the_limit_is_413() -> None:
         writer.close()
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [
+        pytest.param(b"[" + b"[]," * 500_001 + b"0]", id="lists"),
+        pytest.param(b"[" + b"0," * 4_000_001 + b"0]", id="values"),
+    ],
+)
+async def test_a_body_that_would_take_long_to_read_is_413(extra: bytes) -> None:
+    async with World() as world:
+        (engine,) = await world.simple()
+        status, answer, _ = await world.post(b'{"model": "m", "prompt": "x", "more": ' + extra + b"}")
+        assert (status, error(answer)["code"]) == (413, "body_too_complex")
+        assert not engine.received
+
+
+async def test_a_large_body_of_many_numbers_is_taken() -> None:
+    async with World() as world:
+        await world.simple()
+        status, _, _ = await world.post(PLAIN | {"more": [7] * 100_000})
+        assert status == 200
+    assert gc.isenabled()
+
+
 async def test_bodies_beyond_the_budget_are_503_and_the_budget_comes_back() -> None:
     async with World(Settings(body_budget_bytes=1000)) as world:
         (engine,) = await world.simple()
@@ -230,6 +254,22 @@ async def test_what_is_no_http_is_400_in_json_without_what_was_sent(garbage: byt
         assert head.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
         assert b"Server: tailrace" in head
         assert error(body)["code"] == "http_malformed"
+
+
+async def test_what_the_client_is_known_by_is_not_logged_when_its_engine_breaks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def rubbish(turn: Turn) -> None:
+        assert turn.received.header("authorization") == "Bearer sesame"
+        await turn.send(b"HTTP/9 what?\r\n\r\n")
+
+    async with World() as world:
+        (engine,) = await world.simple()
+        engine.default = rubbish
+        status, _, _ = await world.post(PLAIN, headers={"Authorization": "Bearer sesame"})
+        assert status == 502
+    assert "attempt failed: " in caplog.text
+    assert "sesame" not in caplog.text
 
 
 async def test_a_fault_of_our_own_is_500_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:

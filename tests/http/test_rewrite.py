@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tailrace.http.rewrite import replace_model
+from tailrace.http.errors import DoorError
+from tailrace.http.rewrite import MAX_FIELDS, replace_model
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
@@ -92,3 +93,10 @@ def test_examples(before: bytes, after: bytes) -> None:
 def test_a_long_document_takes_no_time_to_speak_of() -> None:
     text = json.dumps({"messages": [{"content": '"\\' * 500_000}], "model": "a"}).encode()
     assert json.loads(replace_model(text, "b"))["model"] == "b"
+
+
+def test_a_document_with_more_fields_than_anybody_needs_is_refused() -> None:
+    fields = b'"k":1,' * MAX_FIELDS
+    with pytest.raises(DoorError) as refused:
+        replace_model(b'{"model":"a",' + fields + b'"z":1}', "b")
+    assert (refused.value.status, refused.value.code) == (413, "body_too_complex")

@@ -5,8 +5,9 @@ Rules:
 1. Nothing is retried once a byte of the answer has reached the client.
 2. A pooled connection that the engine had closed is no fault of the endpoint: the same attempt is sent again, once,
    unless the endpoint gets no requests by now.
-3. Other failures before the first byte go to another endpoint while there is one, ``MAX_ATTEMPTS`` in all. An engine
-   that is only late is not: it has the request already, and a second one would add to its load.
+3. Other failures before the first byte go to another endpoint while there is one, ``MAX_ATTEMPTS`` in all; where no
+   connection could be made nothing was sent, and ``MAX_UNREACHABLE`` of those may come besides. An engine that is only
+   late is not: it has the request already, and a second one would add to its load.
 4. At the drain deadline an attempt without a byte sent is re-routed; a stream is ended with a terminal error, which
    is the same when the engine, told to stop then, breaks it off first.
 5. When the router itself stops, what is in flight ends with an error of its own and is tried nowhere else: a request
@@ -27,6 +28,7 @@ from typing import Protocol
 from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request
 
 MAX_ATTEMPTS = 3
+MAX_UNREACHABLE = 10
 
 
 class Failure(Enum):
@@ -131,6 +133,7 @@ class Exchange:
         self._pick: Pick | None = None
         self._began = False
         self._tries = 0
+        self._unreachable = 0
         self._avoid = request.avoid
         self._stale_at: str | None = None
 
@@ -171,7 +174,8 @@ class Exchange:
         if self._began:
             self._end(Outcome.LOST, now)
             return Fail(verdict, streaming=True)
-        if verdict.again is Again.NOWHERE or self._tries >= MAX_ATTEMPTS:
+        self._unreachable += failure is Failure.CONNECT
+        if verdict.again is Again.NOWHERE or self._is_exhausted():
             self._end(Outcome.FAILED, now)
             return Fail(verdict, streaming=False)
         if verdict.again is Again.SAME and self._stale_at != pick.uid and self._attempts.may_repeat(pick.attempt):
@@ -191,6 +195,9 @@ class Exchange:
         """Say what to do when this router stops before the answer has ended."""
         self._end(Outcome.CUT, now)
         return Fail(_STOPPED, streaming=self._began)
+
+    def _is_exhausted(self) -> bool:
+        return self._unreachable >= MAX_UNREACHABLE or self._tries - self._unreachable >= MAX_ATTEMPTS
 
     def _elsewhere(self, verdict: Verdict, otherwise: Outcome, now: float) -> Step:
         """Try another endpoint; the attempt under way ends as ``otherwise`` when there is none."""

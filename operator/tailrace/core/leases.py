@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
+
+SLACK = 1000
+"""How many entries that mean nothing any more are kept beyond one for each lease."""
 
 
 class Leases:
@@ -16,6 +19,9 @@ class Leases:
         """Start or renew a lease."""
         self._ends[attempt_id] = expires_at
         heappush(self._heap, (expires_at, attempt_id))
+        if len(self._heap) > 2 * len(self._ends) + SLACK:
+            self._heap = [(end, each) for each, end in self._ends.items()]
+            heapify(self._heap)
 
     def drop(self, attempt_id: str) -> None:
         """End a lease before its time; unknown ids are no error."""

@@ -66,6 +66,7 @@ class AdminDoor:
         self._cordon = cordon
         self._changes = changes
         self._bodies = Bodies(limit=MAX_BODY_BYTES, budget=settings.body_budget_bytes, seconds=settings.body_seconds)
+        self._generation = 0
         self._gates: OrderedDict[str, None] = OrderedDict()
         self._more = more
 
@@ -125,7 +126,7 @@ class AdminDoor:
         if asked.get("reason") == GATE_REASON:
             return await self._drain_for_gate(request, uid)
         await self._authorise_write(request, uid)
-        generation = int(self._clock() * 1000)
+        generation = self._next_generation()
         status = self._router.drain(uid, generation, self._clock())
         await self._make_durable(uid, draining=True, generation=generation)
         return _standing(status, uid)
@@ -137,10 +138,15 @@ class AdminDoor:
 
     async def _resume(self, request: web.BaseRequest, uid: str) -> web.StreamResponse:
         await self._authorise_write(request, uid)
-        generation = int(self._clock() * 1000)
+        generation = self._next_generation()
         status = self._router.resume(uid, generation)
         await self._make_durable(uid, draining=False, generation=generation)
         return _standing(status, uid)
+
+    def _next_generation(self) -> int:
+        """Return a number above all before: milliseconds, so that other replicas' numbers compare."""
+        self._generation = max(int(self._clock() * 1000), self._generation + 1)
+        return self._generation
 
     async def _authorise_write(self, request: web.BaseRequest, uid: str) -> None:
         endpoint = self._router.endpoint(uid)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from tailrace.http.errors import DoorError, bad_request
+from tailrace.http.errors import DoorError, bad_request, too_complex
 from tailrace.http.estimate import estimate
+
+LARGE_BYTES = 256 * 1024
+"""Bodies up to here can't hold enough values to matter."""
+
+MAX_BRACKETS = 500_000
+MAX_COMMAS = 4_000_000
+"""In text or not: a prompt of a million token numbers, or of ten megabytes of source code, has fewer of them. What is
+parsed takes up to fifty times the bytes that it is written in, and the loop stands still meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +54,26 @@ class Reader:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in ``body``; DoorError 400 when there is none."""
+    """Return the JSON object in ``body``; DoorError 400 when there is none, 413 when it holds too many values."""
     try:
-        document = orjson.loads(body)
+        document = orjson.loads(body) if len(body) <= LARGE_BYTES else _parse_large(body)
     except orjson.JSONDecodeError as error:
         raise _malformed(error) from None
     if not isinstance(document, dict):
         raise bad_request("body_not_object", "the body must be a JSON object with the field 'model'")
     return document
+
+
+def _parse_large(body: bytes) -> Any:  # noqa: ANN401 - JSON
+    if body.count(b"{") + body.count(b"[") > MAX_BRACKETS or body.count(b",") > MAX_COMMAS:
+        raise too_complex(f"the body holds more than {MAX_BRACKETS} objects and lists, or {MAX_COMMAS} values")
+    collecting = gc.isenabled()
+    gc.disable()  # the collector would look at every value again and again while they are made
+    try:
+        return orjson.loads(body)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _malformed(error: orjson.JSONDecodeError) -> DoorError:

@@ -24,7 +24,7 @@ from tailrace.http.errors import failed, refused
 from tailrace.http.headers import to_client, to_upstream
 from tailrace.http.observer import Observer
 from tailrace.http.rewrite import replace_model
-from tailrace.http.upstream import AttemptError, Upstream
+from tailrace.http.upstream import AttemptError, Upstream, words
 from tailrace.http.watch import Stop, Watch
 
 LAST_WORDS_SECONDS = 5.0
@@ -137,7 +137,7 @@ class Carry:
         try:
             return await upstream.content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            raise AttemptError(Failure.NO_RESPONSE, repr(error)) from error
+            raise AttemptError(Failure.NO_RESPONSE, words(error)) from error
 
     def _begin(self) -> None:
         self._exchange.first_byte(self._means.clock())
@@ -179,7 +179,7 @@ class Carry:
     def _broken(self, error: Exception) -> None:
         """Tell a client that has left from an engine that has: both look alike where they are noticed."""
         if not (self._relayed or self._client_left()):
-            raise AttemptError(Failure.BROKEN, repr(error)) from error
+            raise AttemptError(Failure.BROKEN, words(error)) from error
         self._leave()
 
     # Ends that are not the engine's end of the answer

@@ -121,6 +121,11 @@ def bad_request(code: str, message: str, param: str | None = None) -> DoorError:
     return DoorError(HTTPStatus.BAD_REQUEST, code, message, param=param)
 
 
+def too_complex(message: str) -> DoorError:
+    """Return the answer to a body that would take too long to read, whatever its size."""
+    return DoorError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_complex", f"{message}; send less in one request")
+
+
 def internal() -> DoorError:
     """Return the answer to a fault of our own: nothing of it is shown."""
     return DoorError(

@@ -10,17 +10,23 @@ import json
 import re
 from collections.abc import Iterator
 
+from tailrace.http.errors import too_complex
+
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _SCALAR = re.compile(rb"[^,\]}\s]++")
 _STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]]', re.DOTALL)
 _OPENING = b"{["
 
+MAX_FIELDS = 10_000
+"""Of the outermost object: each costs a few microseconds on the loop."""
+
 
 def replace_model(document: bytes, name: str) -> bytes:
     """Return the document with every outermost ``model`` value replaced by ``name``.
 
     ``document`` must be valid JSON whose outermost value is an object; ValueError otherwise, as far as it is noticed.
+    DoorError 413 when that has more fields than anybody needs.
     """
     value = json.dumps(name).encode()
     parts: list[bytes] = []
@@ -34,12 +40,16 @@ def replace_model(document: bytes, name: str) -> bytes:
 def _model_values(document: bytes) -> Iterator[tuple[int, int]]:
     """Yield where each value of an outermost key ``model`` starts and ends."""
     at = _expect(document, _blank(document, 0), b"{")
+    fields = 0
     while not document.startswith(b"}", at):
         key_end = _end(_STRING, document, at)
         start = _blank(document, _expect(document, _blank(document, key_end), b":"))
         end = _value_end(document, start)
         if _is_model(document[at:key_end]):
             yield start, end
+        fields += 1
+        if fields > MAX_FIELDS:
+            raise too_complex(f"the body has more than {MAX_FIELDS} fields")
         at = _blank(document, end)
         if document.startswith(b",", at):
             at = _blank(document, at + 1)

@@ -58,7 +58,7 @@ class Upstream:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError) as error:
             raise AttemptError(Failure.CONNECT, str(error)) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise AttemptError(_silence(error, reused=_reused.get()), repr(error)) from error
+            raise AttemptError(_silence(error, reused=_reused.get()), words(error)) from error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -70,6 +70,14 @@ class Upstream:
         if self._session is None:
             self._session = _session()
         return self._session
+
+
+def words(error: Exception) -> str:
+    """Return what went wrong for the log: never the error's own text, which may quote the client's credentials."""
+    name = type(error).__name__
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"{name}: {error.status}"
+    return f"{name}: {error.strerror}" if isinstance(error, OSError) and error.strerror else name
 
 
 def _session() -> aiohttp.ClientSession:
