@@ -73,6 +73,8 @@ def test_anchors_and_merges_are_written_out() -> None:
         ("x: 1\ny: !!python/object/apply:os.system [ls]\n", "line 2: the tag tag:yaml.org,2002:python"),
         ("x: !secret s\n", "line 1: the tag !secret is not allowed"),
         ("x: !!int nonsense\n", "line 1: 'nonsense' is not a number"),
+        ("x: 18446744073709551616\n", "line 1: '18446744073709551616' is not a number, or too large"),
+        (f"x: 0x{'f' * 5000}\n", f"line 1: '0x{'f' * 58}...' is not a number"),
         ("x: !!float 1e999\n", "line 1: '1e999' is not a number"),
         ("a: &a [*a]\n", "nested too deeply"),
         ("[" * 5000, "nested too deeply"),

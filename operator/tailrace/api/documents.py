@@ -17,6 +17,12 @@ MAX_DEPTH: Final = 100
 MAX_NODES: Final = 200_000
 """Values of one document, anchors written out: several times what fits into etcd."""
 
+MAX_BITS: Final = 64
+"""Of a whole number."""
+
+MAX_SHOWN: Final = 60
+"""Characters of a bad value that an error shows."""
+
 TAG: Final = "tag:yaml.org,2002:"
 MERGE: Final = f"{TAG}merge"
 TRUE: Final = frozenset({"y", "yes", "true", "on"})
@@ -58,7 +64,10 @@ for _name, _pattern, _first in SCALARS:
 def _integer(text: str) -> int:
     digits = text.replace("_", "").lower()
     octal = re.fullmatch(r"([-+]?)0([0-7]+)", digits)
-    return int(f"{octal[1]}0o{octal[2]}" if octal else digits, 0)
+    value = int(f"{octal[1]}0o{octal[2]}" if octal else digits, 0)
+    if value.bit_length() > MAX_BITS:
+        raise OverflowError(text)
+    return value
 
 
 def _number(text: str) -> int | float:
@@ -135,7 +144,11 @@ def _scalar(node: Node) -> Scalar:
     try:
         return convert(str(node.value))
     except (ValueError, OverflowError):
-        raise DocumentError(f"{node.value!r} is not a number", _line(node)) from None
+        raise DocumentError(f"{_short(node.value)!r} is not a number, or too large", _line(node)) from None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _read(node: Node) -> Document:
