@@ -256,7 +256,7 @@ async def test_two_words_at_once_are_both_said(cluster: Cluster) -> None:
     await call.register()
     await asyncio.gather(call.change(members.stopping), call.change(members.left))
     assert await names(roll(cluster, B)) == ([], [A.id])
-    assert call.trouble == ""
+    assert call.trouble.said == ""
 
 
 async def test_a_word_that_the_api_server_does_not_take_is_said_again(
@@ -357,6 +357,7 @@ async def test_while_the_api_server_is_away_nothing_is_told_and_afterwards_all_i
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(members, "RETRY_SECONDS", 0.01)
+    caplog.set_level("INFO")
     call, told = calling(cluster)
     cluster.down = True
     registering = asyncio.create_task(call.register())
@@ -376,6 +377,7 @@ async def test_while_the_api_server_is_away_nothing_is_told_and_afterwards_all_i
     finally:
         running.cancel()
     assert caplog.text.count("drains that need a new list of them wait") == 2
+    assert caplog.text.count("members: goes well again") == 2
 
 
 async def test_a_record_that_was_deleted_is_made_again_before_anybody_is_told(cluster: Cluster) -> None:

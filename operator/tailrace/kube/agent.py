@@ -25,6 +25,7 @@ from tailrace.kube.lease import Election
 from tailrace.kube.mailbox import Mailbox
 from tailrace.kube.members import Calling, Roll, SupersededError
 from tailrace.kube.pipe import Pipe
+from tailrace.kube.trouble import Trouble
 from tailrace.kube.view import View
 from tailrace.link import (
     ChildHealth,
@@ -87,7 +88,7 @@ class Agent:
         self._asked: set[asyncio.Task[None]] = set()
         self._last_event_at = 0.0
         self._last_list_at = 0.0
-        self._api_error = ""
+        self._listing = Trouble("listing the cluster", "what was listed before stands")
         self._leaving = asyncio.Event()
         self._ended = False
 
@@ -199,8 +200,8 @@ class Agent:
 
     def _trouble(self) -> str:
         """Return what keeps this replica from seeing the cluster; before its first list it has to register."""
-        members = self._calling.trouble if self._calling is not None else ""
-        return self._api_error or (members and f"members: {members}")
+        members = self._calling.trouble.said if self._calling is not None else ""
+        return self._listing.said or (members and f"members: {members}")
 
     # The cluster
 
@@ -245,15 +246,13 @@ class Agent:
         try:
             lists = await resync.list_everything(self._api, self._settings.watch_namespaces)
         except ApiError as error:
-            if self._api_error != str(error):
-                log.warning("the cluster can't be listed, the last view stands: %s", error)
-            self._api_error = str(error)
+            self._listing.met(error)
             return frozenset()
         self._view.on_lists(lists)
         snapshot: Snapshot = self._view.snapshot()
         self._mailbox.put(snapshot)
         self._last_list_at = time.monotonic()
-        self._api_error = ""
+        self._listing.over()
         self._leader.resynced()
         self._cordons.resynced()
         return frozenset(kind for kind, _, _ in lists)

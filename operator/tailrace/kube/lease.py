@@ -16,6 +16,7 @@ from enum import Enum
 
 from tailrace.kube import objects
 from tailrace.kube.client import Api, ApiError, Document
+from tailrace.kube.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ class Election:
         self._sight = Sight(None, monotonic())
         self._until = float("-inf")
         self._told = False
+        self._trouble = Trouble(f"lease {namespace}/{name}", "this replica writes only while it holds it")
         self.holder = ""
 
     @property
@@ -117,7 +119,9 @@ class Election:
         try:
             await asyncio.wait_for(self._step(), self._renew_seconds)
         except (ApiError, TimeoutError) as error:
-            log.warning("lease %s/%s: %s", self._namespace, self._name, str(error) or "no answer in time")
+            self._trouble.met(str(error) or "no answer in time")
+        else:
+            self._trouble.over()
         self._tell()
 
     async def release(self) -> None:

@@ -18,6 +18,7 @@ from typing import Final
 from tailrace.api import names
 from tailrace.kube import objects
 from tailrace.kube.client import Api, ApiError, Document
+from tailrace.kube.trouble import Trouble
 from tailrace.link import Member, Members
 
 log = logging.getLogger(__name__)
@@ -221,7 +222,7 @@ class Calling:
         self._leading = leading
         self._wanted = 0
         self._news = asyncio.Event()
-        self.trouble = ""
+        self.trouble = Trouble("members", "drains that need a new list of them wait")
 
     def want(self, number: int) -> None:
         """Ask for a list that is read from now on; it answers every number asked for so far."""
@@ -266,9 +267,7 @@ class Calling:
         try:
             await work
         except ApiError as error:
-            if str(error) != self.trouble:
-                log.warning("members: %s; drains that need a new list of them wait", error)
-            self.trouble = str(error)
+            self.trouble.met(error)
             return False
-        self.trouble = ""
+        self.trouble.over()
         return True
