@@ -131,7 +131,9 @@ class Adoption:
     async def _let_go(self, seen: Document, server: Server) -> None:
         pod = await finalizers.current(self._api, seen)
         selector = server.model.spec.selector
-        if pod is None or selector is None or membership.selects(selector, objects.labels(pod)):
+        if pod is None or selector is None or objects.server_key(pod) != objects.server_key(seen):
+            return  # it was let go before, which the watch has yet to bring
+        if membership.selects(selector, objects.labels(pod)):
             return
         if objects.deleting(pod):
             return  # its drain is under way and ends with a release
