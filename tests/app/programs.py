@@ -47,6 +47,15 @@ class Program:
         """Return what it has logged."""
         return self._log.read_text(errors="replace")
 
+    def addresses(self) -> list[str]:
+        """Return where it serves, host:port: proxy, routing, admin."""
+        deadline = time.monotonic() + START_SECONDS
+        while not (said := [json.loads(line) for line in self.log().splitlines() if '"serving: ' in line]):
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.02)
+        return [part.rpartition(" ")[2] for part in said[0]["message"].split(", ")]
+
     def terminate(self) -> None:
         """Send SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
@@ -70,15 +79,7 @@ class Serve(Program):
     def __init__(self, file: Path, log: Path, env: Mapping[str, str] | None = None) -> None:
         ports = ("--proxy-port", "0", "--routing-port", "0", "--admin-port", "0")
         super().__init__(log, "serve", "-f", str(file), *ports, env=env)
-        self.proxy, self.routing, self.admin = self._addresses()
-
-    def _addresses(self) -> list[str]:
-        deadline = time.monotonic() + START_SECONDS
-        while not (said := [json.loads(line) for line in self.log().splitlines() if '"serving: ' in line]):
-            assert self.process.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.02)
-        return [part.rpartition(" ")[2] for part in said[0]["message"].split(", ")]
+        self.proxy, self.routing, self.admin = self.addresses()
 
     def endpoints(self) -> dict[str, dict[str, Any]]:
         """Return the endpoints that it knows, by address."""

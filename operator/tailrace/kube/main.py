@@ -8,8 +8,8 @@ import os
 
 from tailrace.kube.agent import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, Agent
 from tailrace.kube.client import Api, load
-from tailrace.kube.pipe import end_with_parent, open_pipe, take_standard_streams
-from tailrace.link import Member
+from tailrace.kube.pipe import Pipe, end_with_parent, open_pipe, take_standard_streams
+from tailrace.link import ChildHealth, Member
 from tailrace.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,20 +33,21 @@ def main(member: str, address: str, pod_uid: str) -> None:
 
 async def _run(settings: Settings, source: int, target: int, me: Member | None) -> None:
     pipe = await open_pipe(source, target)
-    api = await _connect(settings)
+    api = await _connect(settings, pipe)
     try:
         await Agent(settings, pipe, api, me).run()
     finally:
         await api.close()
 
 
-async def _connect(settings: Settings) -> Api:
-    """Read the credentials; a service account's token may come a moment after the container."""
+async def _connect(settings: Settings, pipe: Pipe) -> Api:
+    """Read the credentials, which may come a moment after the container; the parent hears why there are none yet."""
     delay = FIRST_RETRY_SECONDS
     while True:
         try:
             return Api(await load(settings.kubeconfig))
         except Exception as error:
             log.warning("no credentials for the API server, trying again: %s", error)
+            await pipe.send(ChildHealth(0.0, 0.0, leader=False, holder="", api_error=f"no credentials: {error}"))
         await asyncio.sleep(delay)
         delay = min(2 * delay, LAST_RETRY_SECONDS)
