@@ -11,16 +11,17 @@ from tailrace.kube.client import Api, ApiError
 
 
 class Server:
-    """An API server that answers everything with the same body, and notes the methods it was asked with."""
+    """An API server that answers everything with the same body, or with one after the other, and notes the methods."""
 
     def __init__(self) -> None:
         self.body = b"{}"
+        self.bodies: list[bytes] = []
         self.methods: list[str] = []
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Answer; for an aiohttp server."""
         self.methods.append(request.method)
-        return web.Response(body=self.body, content_type="application/json")
+        return web.Response(body=self.bodies.pop(0) if self.bodies else self.body, content_type="application/json")
 
 
 @pytest.fixture
@@ -53,6 +54,15 @@ async def test_an_object_without_items_is_not_an_empty_list(server: Server, api:
         await api.list_all(objects.PODS)
     server.body = b'{"items": null, "metadata": {"resourceVersion": "7"}}'
     assert (await api.list_all(objects.PODS)).version == "7"
+
+
+async def test_a_list_keeps_of_every_object_of_every_page_what_it_is_told_to(server: Server, api: Api) -> None:
+    server.bodies = [
+        b'{"items": [{"kept": 1, "left": 2}], "metadata": {"continue": "more"}}',
+        b'{"items": [{"kept": 3}], "metadata": {"resourceVersion": "7"}}',
+    ]
+    listing = await api.list_all(objects.PODS, trim=lambda document: {"kept": document["kept"]})
+    assert (listing.items, listing.version) == (({"kept": 1}, {"kept": 3}), "7")
 
 
 @pytest.mark.parametrize("line", [b"<html>\n", b'{"type": "ADDED"}\n', b'{"object": {}}\n', b"7\n"])

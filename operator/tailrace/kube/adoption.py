@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from tailrace.core.model import EndpointState
-from tailrace.kube import finalizers, membership, objects
+from tailrace.kube import finalizers, membership, objects, trim
 from tailrace.kube.client import Api, ApiError, Document
 from tailrace.kube.problems import Problem, Problems
 from tailrace.kube.queue import WorkQueue
@@ -92,7 +92,7 @@ class Adoption:
 
     async def _list_and_watch(self, key: str, query: str) -> None:
         namespace = key.partition("/")[0]
-        listing = await self._api.list_all(objects.PODS, namespace, labels=query)
+        listing = await self._api.list_all(objects.PODS, namespace, labels=query, trim=trim.pod)
         self._candidates[key] = {objects.uid(pod): pod for pod in listing.items}
         for pod in listing.items:
             self._consider(key, pod)
@@ -101,8 +101,9 @@ class Adoption:
             if change.type == "DELETED":
                 self._candidates[key].pop(objects.uid(change.object), None)
             elif change.type != "BOOKMARK":
-                self._candidates[key][objects.uid(change.object)] = change.object
-                self._consider(key, change.object)
+                pod = trim.pod(change.object)
+                self._candidates[key][objects.uid(pod)] = pod
+                self._consider(key, pod)
             self._report(key)
 
     def _consider(self, key: str, pod: Document) -> None:

@@ -149,19 +149,35 @@ class Api:
         """Return one object."""
         return await self._call("GET", resource.path(namespace, name))
 
-    async def list_all(self, resource: Resource, namespace: str | None = None, *, labels: str = "") -> Listing:
-        """Return all objects, by pages and read consistently. Fails as a whole when one page fails."""
+    async def list_all(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        labels: str = "",
+        trim: Callable[[Document], Document] = lambda document: document,
+    ) -> Listing:
+        """Return all objects, by pages and read consistently. Fails as a whole when one page fails.
+
+        ``trim`` says what to keep of an object. A whole list of untrimmed ones takes more memory than all else here.
+        """
         items: list[Document] = []
         query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
         while True:
-            page = await self._call("GET", resource.path(namespace), query=query, seconds=LIST_SECONDS)
-            if "items" not in page:
-                raise ApiError(0, "Garbled", f"the answer is no list: {str(page)[:200]}")
-            items += page["items"] or ()
-            meta = page.get("metadata", {})
+            meta = await self._page(resource.path(namespace), query, lambda document: items.append(trim(document)))
             if not meta.get("continue"):
                 return Listing(tuple(items), str(meta.get("resourceVersion", "")))
             query["continue"] = meta["continue"]
+
+    async def _page(self, path: str, query: dict[str, str], take: Callable[[Document], None]) -> Document:
+        """Read one page; return its metadata. Nothing else of it is left when the next one is read."""
+        page = await self._call("GET", path, query=query, seconds=LIST_SECONDS)
+        if "items" not in page:
+            raise ApiError(0, "Garbled", f"the answer is no list: {str(page)[:200]}")
+        for document in page["items"] or ():
+            take(document)
+        meta: Document = page.get("metadata", {})
+        return meta
 
     async def create(
         self, resource: Resource, namespace: str | None, body: Document, *, subresource: str = "", dry_run: bool = False

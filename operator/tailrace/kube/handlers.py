@@ -22,6 +22,7 @@ from kubernetes.aio import client
 from tailrace.api import names
 from tailrace.kube import objects
 from tailrace.kube.client import PAGE, Document, Resource
+from tailrace.kube.trim import TRIMS
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ STABLE_SECONDS = 60.0
 
 LOOK_SECONDS = 0.5
 """Between two looks at whether every watch still runs."""
+
+WORKER_IDLE_SECONDS = 0.2
+"""How long kopf keeps an object's worker after its last event, and with it the whole object: its own 5 s keep a list
+of thousands in memory at once."""
 
 WATCH_TASK = "watcher for "
 """How kopf begins the names of its watches' tasks."""
@@ -121,7 +126,7 @@ class Watches:
 
     def _handler(self, kind: Resource) -> Callable[..., None]:
         def handle(event: dict[str, Any], **_: object) -> None:
-            self._events.append((kind, event["type"], event["object"]))
+            self._events.append((kind, event["type"], TRIMS[kind](event["object"])))
             if len(self._events) == 1 and self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._deliver)
 
@@ -146,6 +151,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     """Return settings with which kopf writes nothing, kills nothing, and tries again soon."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
+    settings.queueing.idle_timeout = WORKER_IDLE_SECONDS
     settings.scanning.disabled = True
     settings.process.ultimate_exiting_timeout = None
     settings.watching.chunk_size = PAGE

@@ -10,6 +10,7 @@ from tailrace.api import names
 from tailrace.kube import objects
 from tailrace.kube.client import Api, ApiError, Listing, Resource
 from tailrace.kube.handlers import LABELLED
+from tailrace.kube.trim import TRIMS
 from tailrace.kube.view import KINDS
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ def _scopes(kind: Resource, namespaces: Sequence[str]) -> Sequence[str | None]:
 
 async def _list(api: Api, kind: Resource, namespace: str | None) -> Listing | None:
     try:
-        return await api.list_all(kind, namespace, labels=names.LABEL_SERVER if kind in LABELLED else "")
+        labels = names.LABEL_SERVER if kind in LABELLED else ""
+        return await api.list_all(kind, namespace, labels=labels, trim=TRIMS[kind])
     except ApiError as error:
         if kind is objects.NODES and error.status == HTTPStatus.FORBIDDEN:
             log.info("nodes can't be listed, so GPU memory and lost nodes are not known: %s", error.message)

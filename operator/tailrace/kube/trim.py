@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from tailrace.api import names
-from tailrace.kube.client import Document
+from tailrace.kube import objects
+from tailrace.kube.client import Document, Resource
 
 _METADATA = (
     "name",
@@ -63,3 +65,13 @@ def _only(part: Document | None, fields: Iterable[str]) -> Document:
 
 def _each(parts: list[Document] | None, fields: Iterable[str]) -> list[Document]:
     return [_only(part, fields) for part in parts or ()]
+
+
+TRIMS: Final[Mapping[Resource, Callable[[Document], Document]]] = {
+    objects.DEPLOYMENTS: whole,
+    objects.REPLICA_SETS: replica_set,
+    objects.PODS: pod,
+    objects.NODES: node,
+    objects.SERVERS: whole,
+}
+"""What is kept of each kind that is listed and watched. To trim twice changes nothing."""

@@ -21,13 +21,14 @@ from tailrace.core.model import (
     ServerSpec,
     Snapshot,
 )
-from tailrace.kube import objects, trim
+from tailrace.kube import objects
 from tailrace.kube.client import Document, Listing, Resource
 from tailrace.kube.departure import departure
 from tailrace.kube.podstate import Node, Owner, lost_owner, node_facts, observe
 from tailrace.kube.servers import Server, understand
 from tailrace.kube.serverstate import fixed_endpoints
 from tailrace.kube.store import Store
+from tailrace.kube.trim import TRIMS
 
 Measure = Callable[[Document, Mapping[str, str]], int | None]
 """GPU memory of a pod in GB from the labels of its node, None when they do not tell."""
@@ -35,13 +36,6 @@ Measure = Callable[[Document, Mapping[str, str]], int | None]
 KINDS = (objects.DEPLOYMENTS, objects.REPLICA_SETS, objects.PODS, objects.NODES, objects.SERVERS)
 """In the order in which they are to be listed: then a pod whose node or server is not listed has lost it."""
 
-_TRIMS: dict[Resource, Callable[[Document], Document]] = {
-    objects.DEPLOYMENTS: trim.whole,
-    objects.REPLICA_SETS: trim.replica_set,
-    objects.PODS: trim.pod,
-    objects.NODES: trim.node,
-    objects.SERVERS: trim.whole,
-}
 _LOST_NODE = Node(lost=True)
 
 
@@ -63,7 +57,7 @@ class View:
         self._touched = touched
         self._strayed = strayed
         self._measure = measure
-        self._stores = {kind: Store(_TRIMS[kind]) for kind in KINDS}
+        self._stores = {kind: Store(TRIMS[kind]) for kind in KINDS}
         self._servers: dict[str, Server] = {}
         self._lost_servers: dict[str, Owner] = {}
         self._pods_of: dict[str, dict[str, None]] = {}
