@@ -23,17 +23,26 @@ _METADATA = (
     "ownerReferences",
 )
 _KEPT_ANNOTATIONS = (f"{names.PREFIX}/", "controller.kubernetes.io/", "deployment.kubernetes.io/")
-_POD_SPEC = ("nodeName", "hostNetwork", "terminationGracePeriodSeconds")
-_CONTAINER = ("name", "ports", "lifecycle", "resources", "restartPolicy")
-_POD_STATUS = ("phase", "podIP", "conditions", "containerStatuses", "initContainerStatuses")
+_POD_SPEC = ("nodeName", "hostNetwork", "terminationGracePeriodSeconds", "resourceClaims")
+_POD_STATUS = ("phase", "podIP")
+_CONTAINER = ("name", "lifecycle", "resources", "restartPolicy")
+_CONTAINERS = {"containers": _CONTAINER, "initContainers": _CONTAINER}
+_CONTAINER_STATUSES = {
+    "containerStatuses": ("name", "containerID", "state"),
+    "initContainerStatuses": ("name", "state"),
+}
+_CONDITION = ("type", "status", "reason", "message")
+_CONDITIONS = ("Ready", "PodScheduled", "DisruptionTarget")
 
 
 def pod(document: Document) -> Document:
     """Keep of a pod what tells readiness, capacity and drain."""
-    spec = document.get("spec") or {}
-    containers = {part: _each(spec.get(part), _CONTAINER) for part in ("containers", "initContainers")}
-    status = _only(document.get("status"), _POD_STATUS)
-    return {"metadata": metadata(document), "spec": _only(spec, _POD_SPEC) | containers, "status": status}
+    spec, status = document.get("spec") or {}, document.get("status") or {}
+    return {
+        "metadata": metadata(document),
+        "spec": _only(spec, _POD_SPEC) | _each(spec, _CONTAINERS),
+        "status": _only(status, _POD_STATUS) | _each(status, _CONTAINER_STATUSES) | {"conditions": _told(status)},
+    }
 
 
 def node(document: Document) -> Document:
@@ -63,8 +72,14 @@ def _only(part: Document | None, fields: Iterable[str]) -> Document:
     return {field: part[field] for field in fields if field in part} if part else {}
 
 
-def _each(parts: list[Document] | None, fields: Iterable[str]) -> list[Document]:
-    return [_only(part, fields) for part in parts or ()]
+def _each(part: Document, lists: Mapping[str, Iterable[str]]) -> Document:
+    """Keep these lists of a part, and of what is in them these fields."""
+    return {name: [_only(one, fields) for one in part.get(name) or ()] for name, fields in lists.items()}
+
+
+def _told(status: Document) -> list[Document]:
+    """Keep the conditions that somebody asks for, without their times."""
+    return [_only(one, _CONDITION) for one in status.get("conditions") or () if one.get("type") in _CONDITIONS]
 
 
 TRIMS: Final[Mapping[Resource, Callable[[Document], Document]]] = {
