@@ -7,6 +7,7 @@ import yaml
 from tests.charts.goldens import golden, rendered
 from tests.charts.helm import CHART, CRD_CHART, VALUE_SETS, Helm, is_hook, objects, of_kind, value_file
 from tests.cluster import tools
+from tests.repo.tree import ROOT
 
 from tailrace.http.auth import AUDIENCE
 from tailrace.settings import Settings
@@ -32,6 +33,16 @@ def environment(rendered: list[dict[str, Any]]) -> dict[str, str]:
     return {
         one["name"]: one["value"] if "value" in one else one["valueFrom"]["fieldRef"]["fieldPath"] for one in entries
     }
+
+
+def test_no_pod_gets_variables_from_services_that_look_like_settings(helm: Helm) -> None:
+    """The Service tailrace-proxy would set TAILRACE_PROXY_PORT=tcp://..., and the program would refuse to start."""
+    rendered = helm.render()
+    made = [*of_kind(rendered, "Deployment"), *of_kind(rendered, "Job")]
+    made += of_kind(objects((ROOT / "manifests" / "base" / "deployment.yaml").read_text()), "Deployment")
+    specs = [one["spec"]["template"]["spec"] for one in made] + [one["spec"] for one in of_kind(rendered, "Pod")]
+    assert len(specs) == 4
+    assert [spec.get("enableServiceLinks") for spec in specs] == [False] * 4
 
 
 def test_helm_is_the_pinned_one(helm: Helm) -> None:
