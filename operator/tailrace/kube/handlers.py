@@ -43,6 +43,9 @@ of thousands in memory at once."""
 WATCH_TASK = "watcher for "
 """How kopf begins the names of its watches' tasks."""
 
+IDENTITY: Any = "tailrace"
+"""Used in peering only, which is off. Without it kopf asks for the user's name, and the uid of a container has none."""
+
 
 class Watches:
     """Hands every event to ``sink``, on the loop that calls ``start``; a sink that fails loses that event only."""
@@ -110,6 +113,7 @@ class Watches:
             registry=registry,
             settings=kopf_settings(),
             standalone=True,
+            identity=IDENTITY,
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
         )
