@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench soak crds lock clean
+.PHONY: help setup demo image test check bench soak crds lock clean
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -25,6 +25,9 @@ $(INSTALLED): requirements/dev.txt
 
 demo: setup ## Start a cluster, roll out under load, and show that no request is lost
 	$(BIN)/python -m tests.cluster.demo $(ARGS)
+
+image: ## Build the image with docker; ARGS="-t registry.example/tailrace:0.1.0" names it
+	docker build $(or $(ARGS),-t tailrace:dev) .
 
 test: setup ## Run every test, the cluster suites included; builds the cluster's binaries first
 	$(BIN)/python -m tests.cluster build
@@ -53,6 +56,7 @@ crds: setup ## Write the CustomResourceDefinition from the models, its chart inc
 lock: ## Lock the requirements again; ARGS=--upgrade takes newer versions
 	$(LOCK) $(ARGS) -o requirements/runtime.txt
 	$(LOCK) $(ARGS) --extra dev -o requirements/dev.txt
+	echo 'hatchling>=1.27' | $(subst pyproject.toml,- -c requirements/dev.txt,$(LOCK)) $(ARGS) -o requirements/build.txt
 
 clean: ## Remove what the jobs have made here; the cluster's binaries stay in the user's cache
 	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

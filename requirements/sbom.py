@@ -32,7 +32,7 @@ def installed() -> dict[str, tuple[str, str]]:
 
 
 def _licence(distribution: importlib.metadata.Distribution) -> str:
-    return distribution.metadata.get("License-Expression") or ""
+    return next(iter(distribution.metadata.get_all("License-Expression") or ()), "")
 
 
 def differences(pins: dict[str, str], found: dict[str, tuple[str, str]]) -> Iterator[str]:

@@ -10,6 +10,8 @@ from tests.repo.tree import ROOT, project
 APACHE_2_0 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 RUNTIME = ROOT / "requirements" / "runtime.txt"
 DEV = ROOT / "requirements" / "dev.txt"
+BUILD = ROOT / "requirements" / "build.txt"
+"""What the image's build stage builds the package with."""
 
 
 def blocks(path: Path) -> list[str]:
@@ -24,7 +26,7 @@ def pins(path: Path) -> dict[str, str]:
     return {canonicalize_name(each.name): str(each.specifier).removeprefix("==") for each in requirements}
 
 
-@pytest.mark.parametrize("path", [RUNTIME, DEV], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [RUNTIME, DEV, BUILD], ids=lambda path: path.name)
 def test_every_requirement_is_one_version_with_hashes_and_no_address(path: Path) -> None:
     assert blocks(path)
     odd = [
@@ -38,6 +40,7 @@ def test_every_requirement_is_one_version_with_hashes_and_no_address(path: Path)
 
 def test_developers_run_the_versions_that_users_run() -> None:
     assert pins(RUNTIME).items() <= pins(DEV).items()
+    assert pins(BUILD).items() <= pins(DEV).items()
 
 
 def test_the_locks_hold_what_the_project_asks_for() -> None:
