@@ -247,7 +247,9 @@ class Replica:
         self.router.close()
 
     async def _finish(self) -> None:
+        self.proxy.leave()
         await self._sleep(self.settings.settle_seconds)
+        self.proxy.leave()
         self.router.close()
         deadline = self.clock() + self.settings.shutdown_seconds
         # Polled, because ends of requests are too many to announce each.

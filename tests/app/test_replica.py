@@ -369,6 +369,41 @@ async def test_requests_are_taken_until_the_settle_time_is_over(caplog: pytest.L
     await asyncio.wait_for(task, 5)
 
 
+async def test_connections_that_clients_keep_are_given_up_while_settling(caplog: pytest.LogCaptureFixture) -> None:
+    """Or a client's next request would come on a connection to a replica that refuses it, past every Service."""
+    settled, settle = asyncio.Event(), 33.0
+
+    async def sleep(seconds: float) -> None:
+        await (settled.wait() if seconds == settle else asyncio.sleep(seconds))
+
+    one = Replica(SETTINGS.model_copy(update={"settle_seconds": settle}), in_cluster=False, sleep=sleep)
+    one.apply(Snapshot((SERVER,), ()))
+    task, proxy = await serving(one, caplog)
+    host, port = proxy.split(":")
+    before, writer = await asyncio.open_connection(host, int(port))
+    assert b"close" not in (await asked(before, writer)).lower()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(before.read(), 5) == b"", "an idle connection is closed"
+    late, late_writer = await asyncio.open_connection(host, int(port))
+    idle, idle_writer = await asyncio.open_connection(host, int(port))
+    assert b"connection: close" in (await asked(late, late_writer)).lower()
+    settled.set()
+    assert await asyncio.wait_for(idle.read(), 5) == b"", "one that was opened meanwhile, too"
+    await asyncio.wait_for(task, 5)
+    for each in (writer, late_writer, idle_writer):
+        each.close()
+
+
+async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """Send a request that nobody can serve now; return the head of the answer."""
+    body = b'{"model": "m"}'
+    writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    await reader.readexactly(int(length.split(b":")[1]))
+    return head
+
+
 # Slow readers: the engine is done, and the client has yet to read the end of its answer
 
 LARGE = 60_000

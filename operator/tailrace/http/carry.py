@@ -35,7 +35,7 @@ CLIENT_GONE = "client-gone"
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Means:
     """What every request of the proxy door is carried with. ``live`` maps attempts in flight to their requests."""
 
@@ -44,6 +44,8 @@ class Means:
     observer: Observer
     upstream: Upstream
     live: dict[str, Carry]
+    leaving: bool = False
+    """Every answer asks its client to connect anew: this replica is about to stop."""
 
 
 class _Relayed(web.StreamResponse):
@@ -90,6 +92,11 @@ class Carry:
         if isinstance(step, Fail):
             return await self._fail(step)
         return self._answer()
+
+    def leave(self) -> None:
+        """Have the client connect anew for its next request: said in the head, or done after the end."""
+        if self._response is not None:
+            self._response.force_close()
 
     def cut(self) -> None:
         """End the attempt in flight: its endpoint's drain deadline has passed."""
@@ -151,6 +158,8 @@ class Carry:
         self._response = response
         if upstream.status >= 400:
             self.code = str(upstream.status)
+        if self._means.leaving:
+            self.leave()
         await response.prepare(self._request)
         return response
 

@@ -20,7 +20,7 @@ from tailrace.http.dispatch import Dispatch, get, post
 from tailrace.http.errors import DoorError, refused
 from tailrace.http.headers import NAMESPACE, REQUEST_ID, request_id
 from tailrace.http.observer import Observer
-from tailrace.http.serving import runner, unread
+from tailrace.http.serving import hang_up, runner, unread
 from tailrace.http.upstream import Upstream
 from tailrace.settings import Settings
 
@@ -68,6 +68,18 @@ class ProxyDoor:
         """
         return sum(unread(server) for server in self._servers)
 
+    def leave(self) -> None:
+        """Have clients connect anew, elsewhere: idle connections are closed, others after the request they carry.
+
+        Requests go on being taken. Call it when this replica is to stop, and again before the router is closed: a
+        client sends its next request on a connection that it was let keep, and would be refused there.
+        """
+        self._means.leaving = True
+        for carry in self._means.live.values():
+            carry.leave()
+        for server in self._servers:
+            hang_up(server)
+
     def cut(self, attempt_ids: Iterable[str]) -> None:
         """End these attempts: those without a byte sent are re-routed, streams end with an error. Others' are left."""
         for attempt_id in attempt_ids:
@@ -99,6 +111,7 @@ class ProxyDoor:
             return await visit.carry.run()
         except DoorError as error:
             visit.refused(error)
+            error.close = error.close or self._means.leaving
             error.headers.setdefault(REQUEST_ID, identity)
             raise
         except asyncio.CancelledError:

@@ -47,6 +47,13 @@ def unread(of: web.ServerRunner) -> int:
     return sum(_unread(each.transport) for each in connections if each.transport is not None)
 
 
+def hang_up(of: web.ServerRunner) -> None:
+    """Close the connections that wait for a request. aiohttp's own way drops what is left of the others' bodies."""
+    for connection in list(of.server.connections) if of.server is not None else ():
+        if isinstance(connection, _Connection):
+            connection.hang_up()
+
+
 def _unread(transport: asyncio.Transport) -> int:
     return transport.get_write_buffer_size() + _unacknowledged(transport.get_extra_info("socket"))
 
@@ -79,6 +86,11 @@ class _Connection(RequestHandler):
     """A client's connection whose protocol errors are answered in JSON and logged in one line."""
 
     __slots__ = ()
+
+    def hang_up(self) -> None:
+        """Close the connection if it waits for a request, and its client has read the last answer."""
+        if self._waiter is not None and self.transport is not None and not _unread(self.transport):
+            self.transport.close()
 
     def handle_error(
         self,
