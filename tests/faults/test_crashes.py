@@ -23,17 +23,17 @@ if SOAK:
 async def test_an_operator_killed_after_its_writes_of_these_numbers_finishes_the_rollout_when_it_is_back(
     numbers: tuple[int, ...], rig: Rig
 ) -> None:
-    """Each number counts anew from the restart before."""
+    """Each number counts anew from the restart before, and each round is a rollout of its own, with writes enough."""
     await asyncio.to_thread(rig.servers.serve, "alpha", replicas=2)
     async with rig.direct() as direct:
         await asyncio.sleep(0.5)
-        for number in numbers:
+        for turn, number in enumerate(numbers):
             met = rig.after_write(number, rig.kill)
-            await asyncio.to_thread(rig.roll_out, "new")
+            await asyncio.to_thread(rig.roll_out, f"new-{turn}")
             await asyncio.to_thread(eventually, partial(bool, met), seconds=20, what=f"write {number}")
             await asyncio.sleep(1)
             await rig.restart()
-        await rig.rolled_out("new")
+        await rig.rolled_out(f"new-{len(numbers) - 1}")
     assert len(direct.records) > direct.clients
     assert not direct.losses, direct.losses[:3]
     await rig.check(direct.records.values())
