@@ -26,6 +26,23 @@ def test_older_and_equal_news_of_an_object_is_no_news() -> None:
     assert known.seen(pod(version=6))
 
 
+def test_what_is_kept_of_an_object_is_made_once_a_version() -> None:
+    known = Store(dict)
+    known.seen(pod(version=5))
+    assert known.kept(pod(version=5)) is known.get("uid-a")
+    for other in (pod(version=6), pod(version=4), pod("b", version=5)):
+        kept = known.kept(other)
+        assert kept == other
+        assert kept is not other
+        assert kept is not known.get("uid-a")
+
+
+def test_objects_without_a_version_are_not_taken_for_the_same() -> None:
+    known = Store(dict)
+    known.seen(pod(version=0))
+    assert known.kept(pod(version=0, labels={})) == pod(version=0, labels={})
+
+
 def test_a_vanished_object_is_not_brought_back_by_an_older_list() -> None:
     known = store(pod(version=5))
     known.vanished(pod(version=9))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Coroutine
 from typing import Any
 
@@ -10,6 +9,7 @@ import typer
 import uvloop
 from pydantic import ValidationError
 
+from tailrace import collector
 from tailrace.app import ReplicaFailedError
 from tailrace.running import CannotListenError
 from tailrace.settings import Settings
@@ -27,16 +27,10 @@ def load_settings(**flags: object) -> Settings:
         raise typer.Exit(2) from error
 
 
-def _spare_the_collector() -> None:
-    """Have what is imported by now not looked at again: every full collection stops all streams for milliseconds."""
-    gc.collect()
-    gc.freeze()
-
-
 def start(main: Coroutine[Any, Any, None]) -> None:
     """Run until it ends; an address that cannot be listened on is said and ends the program with code 1."""
     set_up()
-    _spare_the_collector()
+    collector.spare_what_is_here()
     try:
         uvloop.run(main)
     except CannotListenError as error:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from tailrace import collector
 from tailrace.http.errors import DoorError, bad_request, too_complex
 from tailrace.http.estimate import estimate
 
@@ -67,13 +67,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
 def _parse_large(body: bytes) -> Any:  # noqa: ANN401 - JSON
     if body.count(b"{") + body.count(b"[") > MAX_BRACKETS or body.count(b",") > MAX_COMMAS:
         raise too_complex(f"the body holds more than {MAX_BRACKETS} objects and lists, or {MAX_COMMAS} values")
-    collecting = gc.isenabled()
-    gc.disable()  # the collector would look at every value again and again while they are made
-    try:
+    with collector.paused():
         return orjson.loads(body)
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _malformed(error: orjson.JSONDecodeError) -> DoorError:

@@ -244,7 +244,7 @@ class Agent:
     async def _list(self) -> frozenset[Resource]:
         """List everything and return the kinds that could be; a list that fails changes nothing and returns none."""
         try:
-            lists = await resync.list_everything(self._api, self._settings.watch_namespaces)
+            lists = await resync.list_everything(self._api, self._settings.watch_namespaces, self._view.kept)
         except ApiError as error:
             self._listing.met(error)
             return frozenset()

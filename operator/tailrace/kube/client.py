@@ -21,10 +21,14 @@ import aiohttp
 import orjson
 from kubernetes.aio import client, config
 
+from tailrace import collector
+
 Document = dict[str, Any]
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-PAGE = 500
+PAGE = 100
+"""Objects a page: what a page takes in memory while it is read stays with the process, 40 MiB at 500 large pods."""
+
 MANAGER = "tailrace"
 RETRY_DELAYS = (0.1, 0.3, 1.0)
 CALL_SECONDS = 10.0
@@ -316,7 +320,8 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 def _document(body: bytes) -> Document:
     """Decode an object; whatever else comes (a proxy's page, half an answer) tells nothing of the cluster."""
     try:
-        document = orjson.loads(body)
+        with collector.paused():
+            document = orjson.loads(body)
     except orjson.JSONDecodeError:
         document = None
     if not isinstance(document, dict):

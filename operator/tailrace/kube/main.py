@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 
+from tailrace import collector
 from tailrace.kube.agent import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, Agent
 from tailrace.kube.client import Api, load
 from tailrace.kube.pipe import Pipe, end_with_parent, open_pipe, take_standard_streams
@@ -25,6 +26,7 @@ def main(member: str, address: str, pod_uid: str) -> None:
     end_with_parent()
     # Every retry of an outage is an error to kopf; the outage itself is told by the lists, once.
     logging.getLogger("kopf").setLevel(logging.CRITICAL)
+    collector.spare_what_is_here()
     asyncio.run(_run(Settings(), source, target, me))
     logging.shutdown()
     # At once: kopf's thread may sit in a request until it times out, and nothing of it is worth waiting for.

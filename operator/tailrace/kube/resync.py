@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 
 from tailrace.api import names
 from tailrace.kube import objects
-from tailrace.kube.client import Api, ApiError, Listing, Resource
+from tailrace.kube.client import Api, ApiError, Document, Listing, Resource
 from tailrace.kube.handlers import LABELLED
-from tailrace.kube.trim import TRIMS
 from tailrace.kube.view import KINDS
 
 log = logging.getLogger(__name__)
 
 Lists = list[tuple[Resource, str | None, Listing]]
+Keep = Callable[[Resource, Document], Document]
 
 
-async def list_everything(api: Api, namespaces: Sequence[str]) -> Lists:
+async def list_everything(api: Api, namespaces: Sequence[str], keep: Keep) -> Lists:
     """Return a whole list of every kind, of these namespaces (none: all). ApiError when a single one fails.
 
+    ``keep`` says what is left of an object of a kind.
     Nodes may be forbidden to an installation that serves single namespaces: then nothing is known of them.
     """
     lists: Lists = []
     for kind in KINDS:
         for namespace in _scopes(kind, namespaces):
-            listing = await _list(api, kind, namespace)
+            listing = await _list(api, kind, namespace, partial(keep, kind))
             if listing is not None:
                 lists.append((kind, namespace, listing))
     return lists
@@ -36,10 +38,12 @@ def _scopes(kind: Resource, namespaces: Sequence[str]) -> Sequence[str | None]:
     return namespaces if kind.namespaced and namespaces else (None,)
 
 
-async def _list(api: Api, kind: Resource, namespace: str | None) -> Listing | None:
+async def _list(
+    api: Api, kind: Resource, namespace: str | None, keep: Callable[[Document], Document]
+) -> Listing | None:
     try:
         labels = names.LABEL_SERVER if kind in LABELLED else ""
-        return await api.list_all(kind, namespace, labels=labels, trim=TRIMS[kind])
+        return await api.list_all(kind, namespace, labels=labels, trim=keep)
     except ApiError as error:
         if kind is objects.NODES and error.status == HTTPStatus.FORBIDDEN:
             log.info("nodes can't be listed, so GPU memory and lost nodes are not known: %s", error.message)

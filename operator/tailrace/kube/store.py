@@ -36,6 +36,12 @@ class Store:
         """Return the object of this ``namespace/name``."""
         return self._by_uid.get(self._by_key.get(key, ""))
 
+    def kept(self, document: Document) -> Document:
+        """Return what is kept of an object; of one that is here in this version, the very same again."""
+        known = self._by_uid.get(objects.uid(document))
+        version = objects.version(document)
+        return known if known and version and version == objects.version(known) else self._trim(document)
+
     def seen(self, document: Document) -> bool:
         """Take in an object; return whether that was news."""
         uid = objects.uid(document)

@@ -102,6 +102,10 @@ class View:
         mine = [spec for uid in uids if (spec := self._told.get(uid))]
         return sorted(mine, key=lambda spec: (spec.created_at, spec.name))
 
+    def kept(self, kind: Resource, document: Document) -> Document:
+        """Return what is kept of an object: a whole list of what is known already then takes no room of its own."""
+        return self._stores[kind].kept(document)
+
     def snapshot(self) -> Snapshot:
         """Return the whole truth as seen now; only worth something after ``on_lists``."""
         return Snapshot(tuple(self._told_servers.values()), tuple(self._told.values()))
