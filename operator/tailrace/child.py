@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tailrace.link import (
     Cordon,
@@ -150,9 +150,11 @@ class KubernetesChild:
             rest.cancel()
 
     def desire(self, desired: Desired) -> None:
-        """Tell the child what should be true; the newest word replaces every older one."""
-        self._desired = desired
-        self._send(desired)
+        """Tell the child what should be true, of all endpoints; the newest word replaces every older one."""
+        known, self._desired = self._desired, desired
+        # Thousands of endpoints take long to say, and drains that end have much to say in between.
+        same = known is not None and known.endpoints == desired.endpoints
+        self._send(replace(desired, endpoints=None) if same else desired)
 
     def cordon(self, cordon: Cordon) -> None:
         """Have a pod marked: the last word on each pod is said to every new child, until one says it is written."""

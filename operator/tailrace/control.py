@@ -9,6 +9,7 @@ from functools import partial
 
 from tailrace.changes import Changes
 from tailrace.core.drain import Mark
+from tailrace.core.model import EndpointState
 from tailrace.core.router import Router
 from tailrace.link import Desired, EndpointReport
 
@@ -112,10 +113,10 @@ class Control:
         if now < self._reported_at + TICK_SECONDS:
             return
         self._reported_at = now
-        seen = self._gates_seen()
+        seen, known = self._gates_seen(), {report.uid: report for report in self._reports}
         self._reports = tuple(
-            EndpointReport(e.uid, e.server, e.state, e.in_flight + self._elsewhere(e.uid), e.uid in seen)
-            for e in self._router.status().endpoints
+            _standing(known.get(uid), uid, server, state, in_flight + self._elsewhere(uid), gate_seen=uid in seen)
+            for uid, server, state, in_flight in self._router.standings()
         )
 
     def _question(self, now: float) -> None:
@@ -148,6 +149,16 @@ class Control:
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
+
+
+def _standing(
+    known: EndpointReport | None, uid: str, server: str, state: EndpointState, in_flight: int, *, gate_seen: bool
+) -> EndpointReport:
+    """Return how an endpoint stands: as is known where nothing has changed, because thousands take long to make."""
+    now = (server, state, in_flight, gate_seen)
+    if known is not None and (known.server, known.state, known.in_flight, known.gate_seen) == now:
+        return known
+    return EndpointReport(uid, *now)
 
 
 def _went_well(part: Callable[[float], None], now: float) -> bool:

@@ -11,6 +11,7 @@ import pickle
 import struct
 from dataclasses import dataclass
 
+from tailrace import collector
 from tailrace.core.model import EndpointState, Observation, Release
 
 _LENGTH = struct.Struct(">I")
@@ -85,12 +86,12 @@ class EndpointReport:
 class Desired:
     """Parent to child: what should be true. Each message replaces the one before it.
 
-    ``releases``: drains that are over; their finalizers should be gone. ``members_wanted``: a list of members is needed
-    that is read after this was first said.
+    ``releases``: drains that are over; their finalizers should be gone. ``endpoints`` None: they stand as last said.
+    ``members_wanted``: a list of members is needed that is read after this was first said.
     """
 
     releases: tuple[Release, ...]
-    endpoints: tuple[EndpointReport, ...]
+    endpoints: tuple[EndpointReport, ...] | None
     members_wanted: int = 0
 
 
@@ -179,7 +180,8 @@ async def receive(reader: asyncio.StreamReader) -> Message | None:
 
 def _decode(body: bytes) -> Message:
     try:
-        message = pickle.loads(body)  # noqa: S301 - both ends are this program
+        with collector.paused():
+            message = pickle.loads(body)  # noqa: S301 - both ends are this program
     except Exception as error:  # unpickling raises whatever it likes
         raise GarbledError(f"{len(body)} bytes on the pipe are no message: {error!r}") from error
     if not isinstance(message, Message):

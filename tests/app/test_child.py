@@ -14,8 +14,19 @@ from tests.app.children import PRELUDE, QUICK, Family, exists
 from tests.app.waiting import eventually
 
 from tailrace.child import KubernetesChild, Patience, agent_command
-from tailrace.core.model import DrainOutcome, DrainReason, EndpointGone, Release
-from tailrace.link import ChildHealth, Cordon, Desired, GateMark, Member, Message, Observed, Review, Reviewed
+from tailrace.core.model import DrainOutcome, DrainReason, EndpointGone, EndpointState, Release
+from tailrace.link import (
+    ChildHealth,
+    Cordon,
+    Desired,
+    EndpointReport,
+    GateMark,
+    Member,
+    Message,
+    Observed,
+    Review,
+    Reviewed,
+)
 
 RELEASE = Release("uid-1", DrainReason.DELETE, DrainOutcome.DRAINED, 1.0, 2.0, 0, 0, 0)
 FIRST, SECOND = Desired((), ()), Desired((RELEASE,), ())
@@ -43,6 +54,17 @@ async def test_what_is_desired_reaches_the_child(tmp_path: Path) -> None:
         family.parent.desire(FIRST)
         family.parent.desire(SECOND)
         await family.said("here", "0 releases", "1 releases")
+
+
+async def test_endpoints_are_said_again_only_when_they_stand_otherwise_or_to_a_new_child(tmp_path: Path) -> None:
+    script = "say('here')\nfor _ in range(3): told = hear().endpoints; say(f'{told and len(told)}')"
+    one = EndpointReport("uid-1", "shop/llama", EndpointState.READY, 0, gate_seen=True)
+    async with Family(script, tmp_path) as family:
+        await family.said("here")
+        family.parent.desire(Desired((), (one,)))
+        family.parent.desire(Desired((RELEASE,), (one,)))
+        family.parent.desire(Desired((RELEASE,), (replace(one, in_flight=1), one)))
+        await family.said("here", "1", "None", "2", "here", "2")
 
 
 async def test_what_was_desired_before_the_first_child_is_said_to_it(tmp_path: Path) -> None:

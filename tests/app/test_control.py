@@ -27,7 +27,7 @@ from tailrace.core.model import (
     Snapshot,
 )
 from tailrace.core.router import Router
-from tailrace.link import Desired
+from tailrace.link import Desired, EndpointReport
 
 PROMPT = 0.05
 """Seconds that are far less than a tick; the spec gives a finalizer one second to go. Time is virtual here."""
@@ -111,6 +111,10 @@ class World:
         return pick.attempt
 
     @property
+    def reports(self) -> tuple[EndpointReport, ...]:
+        return (self.desires[-1].endpoints or ()) if self.desires else ()
+
+    @property
     def released(self) -> dict[str, DrainOutcome]:
         return {release.uid: release.outcome for release in self.desires[-1].releases} if self.desires else {}
 
@@ -185,17 +189,24 @@ async def test_counters_and_gates_are_reported_within_a_tick(world: World) -> No
     world.request()
     world.gates = frozenset({"a"})
     await asyncio.sleep(TICK_SECONDS + PROMPT)
-    (report,) = world.desires[-1].endpoints
+    (report,) = world.reports
     assert (report.uid, report.server, report.state, report.gate_seen) == ("a", SERVER.key, EndpointState.READY, True)
     assert report.in_flight == 1
+
+
+async def test_an_endpoint_that_goes_over_to_another_server_is_reported_anew(world: World) -> None:
+    world.see(pod())
+    await eventually(lambda: world.reports, 2 * TICK_SECONDS)
+    world.see(replace(pod(), server="shop/other", version=2))
+    await eventually(lambda: world.reports[0].server == "shop/other", 2 * TICK_SECONDS)
 
 
 async def test_what_other_replicas_have_in_flight_counts_in_the_report(world: World) -> None:
     world.elsewhere = {"a": 3}
     world.see(pod())
     world.request()
-    await eventually(lambda: world.desires and world.desires[-1].endpoints, 2 * TICK_SECONDS)
-    await eventually(lambda: world.desires[-1].endpoints[0].in_flight == 4, 2 * TICK_SECONDS)
+    await eventually(lambda: world.reports, 2 * TICK_SECONDS)
+    await eventually(lambda: world.reports[0].in_flight == 4, 2 * TICK_SECONDS)
 
 
 # Deadlines

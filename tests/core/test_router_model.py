@@ -402,6 +402,8 @@ class RouterMachine(RuleBasedStateMachine):
         for each in told.endpoints:
             assert each.in_flight == sum(held.uid == each.uid for held in self.held.values())
             assert each.in_flight <= 3
+        standings = [(each.uid, each.server, each.state, each.in_flight) for each in told.endpoints]
+        assert list(self.router.standings()) == standings
 
     @invariant()
     def every_attempt_ends_once(self) -> None:

@@ -10,12 +10,12 @@ from tests.app.waiting import eventually
 from tests.kube.apiserver import ApiServer, Document, RefusedError, serving
 from tests.kube.documents import pod, server
 
-from tailrace.core.model import DrainOutcome, DrainReason, Release
+from tailrace.core.model import DrainOutcome, DrainReason, EndpointState, Release
 from tailrace.kube import objects
 from tailrace.kube.client import Api
 from tailrace.kube.leader import Leader
 from tailrace.kube.view import View
-from tailrace.link import Desired
+from tailrace.link import Desired, EndpointReport
 from tailrace.settings import Settings
 
 DELETED: dict[str, Any] = {"deletionTimestamp": "2026-01-01T00:10:00Z", "deletionGracePeriodSeconds": 30}
@@ -81,6 +81,17 @@ async def test_a_lease_that_runs_out_before_the_write_leaves_the_write_to_others
         asked = iter([True] * 100)
         here.leader.lead(leading=True)
         await eventually(lambda: cluster.pod() is None)
+
+
+async def test_reports_of_endpoints_stand_until_others_are_told(cluster: ApiServer) -> None:
+    status = "/apis/inference.tailrace.dev/v1alpha1/namespaces/ns/inferenceservers/one/status"
+    cluster.stored[status] = server(endpoints=[{"address": "h:1"}])
+    report = EndpointReport("ns/one/h:1", "ns/one", EndpointState.READY, 7, gate_seen=False)
+    async with world(cluster) as here:
+        here.leader.desire(Desired((), (report,)))
+        here.leader.desire(Desired((), None))
+        await eventually(lambda: "status" in cluster.stored[status])
+        assert cluster.stored[status]["status"]["inFlight"] == 7
 
 
 # What is told of a drain

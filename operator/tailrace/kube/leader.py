@@ -94,10 +94,14 @@ class Leader:
 
     def desire(self, desired: Desired) -> None:
         """Take in what the parent wants, and how it says the endpoints stand."""
-        before, self._reports = self._reports, {report.uid: report for report in desired.endpoints}
-        self._statuses.reports = self._reports
         for uid in self._releases.want(desired.releases):
             self._release_queue.offer(uid)
+        if desired.endpoints is not None:
+            self._hear(desired.endpoints)
+
+    def _hear(self, reports: tuple[EndpointReport, ...]) -> None:
+        before, self._reports = self._reports, {report.uid: report for report in reports}
+        self._statuses.reports = self._reports
         moved = {uid for uid, report in self._reports.items() if _state(report) is not _state(before.get(uid))}
         for key in {self._reports[uid].server for uid in moved}:
             self._server_queue.add(key)
