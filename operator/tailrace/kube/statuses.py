@@ -59,15 +59,16 @@ class Statuses:
             self._forget(key)
             return None
         self._warn(key, server)
+        since = time.monotonic() - self._written_at.get(key, float("-inf"))
+        if since < BURST_SECONDS:  # not even looked at: of thousands of endpoints a status takes long to make
+            return BURST_SECONDS - since
         stored = server.document.get("status") or {}
         wanted = status.build(self.facts(key, server), stored)
         news, urgent = status.differs(wanted, stored)
         if not news:
             return None
-        since = time.monotonic() - self._written_at.get(key, float("-inf"))
-        patience = BURST_SECONDS if urgent else self._counter_seconds
-        if since < patience:
-            return patience - since
+        if not urgent and since < self._counter_seconds:
+            return self._counter_seconds - since
         await self._write(key, server, wanted)
         return None
 
