@@ -38,11 +38,18 @@ class Connection:
         """Connect to a port of the loopback address."""
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
+    async def call(self, request: bytes) -> tuple[int, bytes]:
+        """Send a request whose answer has a length; return status and body."""
+        self._writer.write(request)
+        head = (await self._reader.readuntil(HEAD_END)).lower()
+        return int(head[9:12]), await self._reader.readexactly(_length(head))
+
     async def ask(self, request: bytes) -> bytes:
         """Send a request whose answer has a length; return the answer's body. BadAnswerError unless it is a 200."""
-        self._writer.write(request)
-        head = await self._head()
-        return await self._reader.readexactly(_length(head))
+        status, body = await self.call(request)
+        if status != 200:
+            raise BadAnswerError(f"{status} {body[:300]!r}")
+        return body
 
     async def stream(self, request: bytes, on_events: Callable[[int], None]) -> float:
         """Send a request that is answered in chunks; return the seconds until the first of them came."""
@@ -69,11 +76,10 @@ class Connection:
         """Leave, whatever is under way."""
         self._writer.close()
 
-    async def _head(self) -> bytes:
+    async def _head(self) -> None:
         head = await self._reader.readuntil(HEAD_END)
         if b" 200 " not in head[:16]:
             raise BadAnswerError(head[:300].decode(errors="replace"))
-        return head.lower()
 
 
 def _length(head: bytes) -> int:

@@ -16,7 +16,7 @@ class Mark:
     unit: str
 
     def __str__(self) -> str:
-        measured = f"{self.what:<54}{self.measured:>10.4g} {self.unit:<5}"
+        measured = f"{self.what:<66}{self.measured:>10.4g} {self.unit:<5}"
         return measured.rstrip() if self.limit is None else f"{measured} <= {self.limit:<6g} {self._verdict()}"
 
     def _verdict(self) -> str:
@@ -26,6 +26,6 @@ class Mark:
 
 def show(marks: Iterable[Mark]) -> None:
     """Print one line a mark."""
-    print(f"\n{'mark':<54}{'measured':>10}       at most")
+    print(f"\n{'mark':<66}{'measured':>10}       at most")
     for mark in marks:
         print(mark, flush=True)

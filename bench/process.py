@@ -13,6 +13,7 @@ from pathlib import Path
 
 TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 PROC = Path("/proc")
+PROBE = Path(__file__).with_name("probe")
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 
@@ -73,14 +74,24 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return sum(int(field) for pid in pids for field in _stat(PROC / str(pid))[11:13]) * TICK
 
 
+def idle_seconds() -> float:
+    """Return how long the machine's cores have had nothing to do, together."""
+    return int((PROC / "stat").read_text().split(maxsplit=5)[4]) * TICK
+
+
 def rss_kib(pids: Iterable[int]) -> int:
     """Return the resident memory of these processes together."""
-    return sum(_status(pid, "VmRSS:") for pid in pids)
+    return sum(_field(PROC / str(pid) / "status", "VmRSS:") for pid in pids)
+
+
+def pss_kib(pids: Iterable[int]) -> int:
+    """Return the memory of these processes together, a page that several processes share divided among them."""
+    return sum(_field(PROC / str(pid) / "smaps_rollup", "Pss:") for pid in pids)
 
 
 def peak_kib(pids: Iterable[int]) -> int:
     """Return what these processes had resident at their highest, each at its own time."""
-    return sum(_status(pid, "VmHWM:") for pid in pids)
+    return sum(_field(PROC / str(pid) / "status", "VmHWM:") for pid in pids)
 
 
 def descriptors(pids: Collection[int]) -> int:
@@ -88,8 +99,22 @@ def descriptors(pids: Collection[int]) -> int:
     return sum(len(list((PROC / str(pid) / "fd").iterdir())) for pid in pids)
 
 
-def _status(pid: int, field: str) -> int:
-    lines = (PROC / str(pid) / "status").read_text().splitlines()
+def counted(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment in which Python programs count their asyncio tasks into files of a folder."""
+    paths = [str(PROBE), environment.get("PYTHONPATH", "")]
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "BENCH_TASKS_FOLDER": str(folder)}
+
+
+def tasks(pid: int, folder: Path) -> int | None:
+    """Return how many tasks a process last counted, None when it has not yet."""
+    try:
+        return int((folder / str(pid)).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _field(file: Path, field: str) -> int:
+    lines = file.read_text().splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith(field)), 0)
 
 

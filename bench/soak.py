@@ -3,10 +3,10 @@
     make soak ARGS="--minutes 60"
 
 On the embedded cluster, an operator behind a proxy that makes its API server fail. Proxied streams and clients of
-/route run all the time; memory and open files are measured after each step, and each round ends with a quiet moment in
-which the invariants of the fault tests are held against all that happened. Processes are killed in the first third
-only, so that the rest is one life whose growth can be seen. Exit code 1 when a request was lost (but for those whose
-pod was deleted by force), an invariant was broken, or something grows.
+/route run all the time; memory, open files and asyncio tasks are measured after each step, and each round ends with a
+quiet moment in which the invariants of the fault tests are held against all that happened. Processes are killed in the
+first third only, so that the rest is one life whose growth can be seen. Exit code 1 when a request was lost (but for
+those whose pod was deleted by force), an invariant was broken, or something grows.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 from bench.growth import Limit, growth, longest_life
-from bench.process import descriptors, rss_kib
+from bench.process import counted, descriptors, rss_kib, tasks
 from tests.cluster.embedded import EmbeddedCluster
 from tests.cluster.load import Record
 from tests.cluster.replica import install
@@ -47,7 +48,8 @@ MEASURED_FROM = 0.6
 """Shares of the run: growth is judged from there on, when caches and pools are warm."""
 
 MEMORY = Limit(amount=8 * 1024, share=0.08)
-FILES = Limit(amount=15, share=0.1)
+MANY = Limit(amount=15, share=0.1)
+"""For open files and tasks."""
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Soak:
     rig: Rig
     rng: Random
     seconds: float
+    counts: Path
     began: float = field(default_factory=time.monotonic)
     rounds: int = 0
     requests: int = 0
@@ -133,8 +136,10 @@ class Soak:
         child = self.rig.child()
         processes = {"operator": self.rig.process.pid} | ({"child": child} if child else {})
         for name, pid in processes.items():
-            for what, value in (("memory", rss_kib([pid])), ("files", descriptors([pid]))):
-                self.samples.setdefault(f"{name} {what}", []).append((pid, self.elapsed(), value))
+            values = {"memory": rss_kib([pid]), "files": descriptors([pid]), "tasks": tasks(pid, self.counts)}
+            for what, value in values.items():
+                if value is not None:
+                    self.samples.setdefault(f"{name} {what}", []).append((pid, self.elapsed(), value))
 
 
 Step = Callable[[Soak], Awaitable[None]]
@@ -244,7 +249,7 @@ def growing(soak: Soak) -> list[str]:
     found = []
     for what, samples in soak.samples.items():
         points = longest_life([one for one in samples if one[1] >= soak.seconds * MEASURED_FROM])
-        unit, limit = ("KiB", MEMORY) if what.endswith("memory") else ("", FILES)
+        unit, limit = ("KiB", MEMORY) if what.endswith("memory") else ("", MANY)
         seen = growth(points, limit)
         if seen is None:
             print(f"{what:<20}{len(points):>8}  too few to say: take more minutes")
@@ -283,11 +288,14 @@ def main() -> int:
     options = parser.parse_args()
     with EmbeddedCluster(nodes=NODES, kubelet_flags=("--reuse-addresses",)) as cluster:
         install(cluster)
-        with fresh_namespace(cluster) as namespace, Rig(cluster, namespace) as rig:
-            rig.servers.serve("alpha", replicas=REPLICAS)
-            soak = Soak(rig, Random(options.seed), options.minutes * 60)
-            asyncio.run(soak.run())
-            return report(soak)
+        with fresh_namespace(cluster) as namespace, TemporaryDirectory() as counts:
+            rig = Rig(cluster, namespace)
+            rig.replica.environment = counted(Path(counts), rig.replica.environment)
+            with rig:
+                rig.servers.serve("alpha", replicas=REPLICAS)
+                soak = Soak(rig, Random(options.seed), options.minutes * 60, Path(counts))
+                asyncio.run(soak.run())
+                return report(soak)
 
 
 if __name__ == "__main__":
