@@ -192,7 +192,8 @@ def api_server_flags(endpoints: Endpoints, certificates: Certificates, tokens: P
 
 
 def controller_manager_flags(kubeconfig: Path, certificates: Certificates) -> list[str]:
-    """Return kube-controller-manager's flags: all default controllers, and a lost node is noticed within seconds."""
+    """Return kube-controller-manager's flags: all default controllers, and a lost node is noticed soon, yet later than
+    informers take to come back after an outage."""
     return [
         f"--kubeconfig={kubeconfig}",
         "--leader-elect=false",
@@ -200,8 +201,8 @@ def controller_manager_flags(kubeconfig: Path, certificates: Certificates) -> li
         f"--service-account-private-key-file={certificates.tokens_key}",
         f"--root-ca-file={certificates.ca}",
         "--node-monitor-period=1s",
-        "--node-monitor-grace-period=12s",
-        "--node-startup-grace-period=12s",
+        "--node-monitor-grace-period=20s",
+        "--node-startup-grace-period=20s",
         "--kube-api-qps=200",
         "--kube-api-burst=400",
         "--profiling=false",

@@ -23,7 +23,7 @@ FORGOTTEN_SECONDS = 10.0
 
 @pytest.fixture
 def nodes(cluster: EmbeddedCluster) -> Iterator[None]:
-    """Make nodes ready again: the node controller gives them up when it has not heard of them for 12 s."""
+    """Make nodes ready again: the node controller gives them up when it has not heard of them for 20 s."""
     yield
     cluster.kubelet.restart()
     cluster._wait_for_nodes()

@@ -33,6 +33,9 @@ LAST_RESTART_SECONDS = 15.0
 STABLE_SECONDS = 60.0
 """Watches that lasted so long begin a new row of restarts."""
 
+ENDING_SECONDS = 3.0
+"""How long kopf may take to end. It lets its workers finish, and now and then never ends when a watch was lost."""
+
 LOOK_SECONDS = 0.5
 """Between two looks at whether every watch still runs."""
 
@@ -81,28 +84,43 @@ class Watches:
         delay = FIRST_RESTART_SECONDS
         while not self._stop.is_set():
             started = time.monotonic()
-            try:
-                asyncio.run(self._operate())
-            except Exception:
-                log.exception("the watches failed")
+            self._live()
             delay = FIRST_RESTART_SECONDS if time.monotonic() - started > STABLE_SECONDS else delay
             if not self._stop.is_set():
                 log.warning("a watch has ended; all of them start again in %.1f s", delay)
             self._stop.wait(delay)
             delay = min(2 * delay, LAST_RESTART_SECONDS)
 
-    async def _operate(self) -> None:
-        """Watch until told to stop, or until one of the watches has ended."""
+    def _live(self) -> None:
+        """Watch until told to stop, or until one of the watches has ended. A kopf that does not stop is left behind."""
+        ended = threading.Event()
+        life = threading.Thread(target=self._run_kopf, args=(ended,), name="kopf", daemon=True)
+        life.start()
+        ended.wait()
+        life.join(ENDING_SECONDS)
+        if life.is_alive():
+            log.warning("kopf did not end within %.0f s and is left behind", ENDING_SECONDS)
+
+    def _run_kopf(self, ended: threading.Event) -> None:
+        try:
+            asyncio.run(self._operate(ended))
+        except Exception:
+            log.exception("the watches failed")
+        finally:
+            ended.set()
+
+    async def _operate(self, ended: threading.Event) -> None:
         failing = asyncio.create_task(self._until_a_watch_has_ended())
         watching = asyncio.create_task(self._watch())
         try:
             await asyncio.wait((failing, watching), return_when=asyncio.FIRST_COMPLETED)
         finally:
+            ended.set()
             failing.cancel()
             watching.cancel()
-            (ended,) = await asyncio.gather(watching, return_exceptions=True)
-        if isinstance(ended, Exception):
-            raise ended
+            (outcome,) = await asyncio.gather(watching, return_exceptions=True)
+        if isinstance(outcome, Exception):
+            raise outcome
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
