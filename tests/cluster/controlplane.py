@@ -192,8 +192,10 @@ def api_server_flags(endpoints: Endpoints, certificates: Certificates, tokens: P
 
 
 def controller_manager_flags(kubeconfig: Path, certificates: Certificates) -> list[str]:
-    """Return kube-controller-manager's flags: all default controllers, and a lost node is noticed soon, yet later than
-    informers take to come back after an outage."""
+    """Return kube-controller-manager's flags: all default controllers, and a lost node is noticed soon.
+
+    Yet not sooner than the controllers' caches come back after an outage of the API server.
+    """
     return [
         f"--kubeconfig={kubeconfig}",
         "--leader-elect=false",
