@@ -175,9 +175,9 @@ class Doors:
         while not holds(await self.address(model)):  # noqa: ASYNC110
             await asyncio.sleep(poll)
 
-    async def load(self) -> None:
-        """Ask for the fleet's model at a steady rate, until cancelled."""
-        while True:
+    async def load(self, enough: asyncio.Event) -> None:
+        """Ask for the fleet's model at a steady rate. Not to be cancelled: that would leave a request open."""
+        while not enough.is_set():
             await self.address(FLEET)
             await asyncio.sleep(1 / REQUESTS_PER_SECOND)
 
@@ -280,11 +280,11 @@ async def clients(bench: Bench) -> AsyncIterator[tuple[Api, Doors]]:
     port = urlsplit(bench.replica.routing).port or 0
     async with Api.connect(Access.from_kubeconfig(bench.cluster.kubeconfig)) as api:
         doors = Doors(port)
-        load = asyncio.create_task(doors.load())
-        try:
+        enough = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(doors.load(enough))
             yield api, doors
-        finally:
-            load.cancel()
+            enough.set()
 
 
 async def events(bench: Bench) -> None:

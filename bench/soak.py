@@ -107,7 +107,7 @@ class Soak:
             self.wrong.append(f"{name}: {error}")
         self.done[name] += 1
         self.measure()
-        self.say(f"round {self.rounds}: {name} {time.monotonic() - began:.1f} s")
+        self.say(f"round {self.rounds}: {name} {time.monotonic() - began:.1f} s; {self.measured()}")
 
     async def check(self, records: list[Record]) -> None:
         """Count what was lost, hold the round against the invariants, and forget."""
@@ -121,15 +121,16 @@ class Soak:
         except AssertionError as error:
             self.wrong += str(error).splitlines()
         self.rig.forget()
-        measured = ", ".join(f"{what} {samples[-1][2]:.0f}" for what, samples in self.samples.items())
-        self.say(
-            f"round {self.rounds}: {len(records)} requests, {len(found)} lost, {len(self.wrong)} wrong; {measured}"
-        )
+        self.say(f"round {self.rounds}: {len(records)} requests, {len(found)} lost, {len(self.wrong)} wrong")
 
     def is_forced(self, record: Record) -> bool:
         """Tell whether a request was at a pod that was deleted by force."""
         died = self.forced.get(record.endpoint, ())
         return any(record.started_at < at + FORCED_SECONDS and (record.ended_at or at) >= at for at in died)
+
+    def measured(self) -> str:
+        """Return the newest values."""
+        return ", ".join(f"{what} {samples[-1][2]:.0f}" for what, samples in self.samples.items())
 
     def measure(self) -> None:
         """Measure both processes."""

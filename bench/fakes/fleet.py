@@ -14,6 +14,9 @@ from tailrace.api import names
 
 Document = dict[str, Any]
 WRITERS = 16
+LEASE_SECONDS = 20
+"""A replica that has just begun lets no older pod go for so long: an earlier life may have given leases there."""
+
 VARIABLES = 20
 """Environment variables of an engine's container: with what Kubernetes adds, a pod then has 10 to 15 KB."""
 
@@ -32,6 +35,7 @@ def server(name: str) -> Document:
             "replicas": 1,
             "capacity": 32,
             "drain": {"timeoutSeconds": 30, "settleSeconds": 0},
+            "timeouts": {"totalSeconds": LEASE_SECONDS},
             "template": {"metadata": {"annotations": _annotations(name)}, "spec": _pod_spec(name)},
         },
     }
