@@ -255,6 +255,7 @@ async def test_two_words_at_once_are_both_said(cluster: Cluster) -> None:
     call, _ = calling(cluster)
     await call.register()
     await asyncio.gather(call.change(members.stopping), call.change(members.left))
+    assert cluster.calls.count("replace") == 2, "neither ran into the other"
     assert await names(roll(cluster, B)) == ([], [A.id])
     assert call.trouble.said == ""
 

@@ -78,7 +78,7 @@ class Watches:
         """Ask the thread to end; it does within seconds, and nobody needs to wait for it."""
         self._stop.set()
 
-    # In kopf's thread
+    # In threads of their own: the watches', and one for each life of kopf
 
     def _run(self) -> None:
         delay = FIRST_RESTART_SECONDS
