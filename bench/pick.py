@@ -4,6 +4,8 @@ Run: python -m bench pick. Unequal endpoints at 80 % load, ends in random order,
 process, the harness's own subtracted, median of several rounds. Three layers are measured: the public `LoadBalancer`
 (route_request + complete_request), the `Pool` alone (pick + take + free), and the `Router` as the doors call it
 (acquire + release). Absolute figures depend on the machine; the ratio between sizes does not.
+
+Then every strategy as the doors call it, with what it wants to know of a request, given in random order.
 """
 
 from __future__ import annotations
@@ -20,12 +22,26 @@ from bench.marks import Mark, show
 
 from tailrace import LoadBalancer
 from tailrace.core.endpoint import Endpoint, Event
-from tailrace.core.model import EndpointSpec, ModelSpec, Outcome, Pick, PoolSettings, Request, ServerSpec, Snapshot
+from tailrace.core.model import (
+    EndpointSpec,
+    ModelSpec,
+    Outcome,
+    Pick,
+    PoolSettings,
+    Request,
+    ServerSpec,
+    Snapshot,
+    Traits,
+)
 from tailrace.core.pool import Pool
 from tailrace.core.router import Router
+from tailrace.core.strategies import STRATEGIES
 
 SIZES = (10, 100, 1_000, 10_000)
 ROUNDS = 9
+FEWER_ROUNDS = 5
+KINDS = 5_000
+"""How many kinds of requests there are: sessions and prefixes come again."""
 PAIRS = 20_000
 LOAD = 0.8
 LONG_SHARE = 0.01
@@ -89,15 +105,22 @@ def pool(shape: Shape) -> Subject:
     return Subject(take, Endpoint.free)
 
 
-def router(shape: Shape) -> Subject:
-    """Return the entry that the doors use."""
+def routed(shape: Shape, strategy: str) -> Router:
+    """Return a router over the endpoints."""
     made = Router("bench", booted_at=NOW, rng=Random(0))
-    server = ServerSpec(key="ns/s", namespace="ns", models=(ModelSpec(MODEL),), created_at=1.0)
+    pool = PoolSettings(strategy)
+    server = ServerSpec(key="ns/s", namespace="ns", models=(ModelSpec(MODEL),), created_at=1.0, pool=pool)
     endpoints = tuple(
         EndpointSpec(f"e-{n}", "ns/s", f"e-{n}", f"10.0.0.1:{n}", capacity, ready=True, gpu_memory_gb=memory)
         for n, (capacity, memory) in enumerate(shape)
     )
     made.apply(Snapshot((server,), endpoints), NOW)
+    return made
+
+
+def router(shape: Shape) -> Subject:
+    """Return the entry that the doors use."""
+    made = routed(shape, PoolSettings().strategy)
 
     def take(_: str, tokens: int) -> str:
         pick = made.acquire(Request(MODEL, tokens), NOW)
@@ -105,6 +128,29 @@ def router(shape: Shape) -> Subject:
         return pick.attempt
 
     return Subject(take, lambda attempt: made.release(attempt, Outcome.COMPLETED, NOW))
+
+
+def strategy(name: str, shape: Shape) -> Subject:
+    """Return the entry that the doors use, for short prompts that tell what the strategy may ask."""
+    made = routed(shape, name)
+    rng = Random(1)
+    kinds = [make_traits(rng) for _ in range(KINDS)]
+    now = NOW
+
+    def take(_: str, __: int) -> str:
+        nonlocal now
+        now += 0.001
+        pick = made.acquire(Request(MODEL, SHORT, traits=rng.choice(kinds)), now)
+        assert isinstance(pick, Pick)
+        return pick.attempt
+
+    return Subject(take, lambda attempt: made.release(attempt, Outcome.COMPLETED, now))
+
+
+def make_traits(rng: Random) -> Traits:
+    """Return what a door might have found out of some request."""
+    prompt, output = int(rng.lognormvariate(6, 1)), int(rng.lognormvariate(5, 1))
+    return Traits(prompt, output, session=f"session-{rng.randrange(KINDS)}", prefix=rng.getrandbits(64))
 
 
 def nothing() -> Subject:
@@ -139,12 +185,12 @@ def run(work: Round, active: list[Any], subject: Subject) -> float:
     return (process_time_ns() - start) / PAIRS / 1_000
 
 
-def cost(subject: Subject, active: int, endpoints: int) -> float:
+def cost(subject: Subject, active: int, endpoints: int, rounds: int = ROUNDS) -> float:
     """Return microseconds per pair, the median of the rounds; the same requests for every subject."""
     rng = Random(endpoints)
     held = [subject.take(f"first-{number}", SHORT) for number in range(active)]
     gc.collect()
-    return median(run(make_round(active, number, rng), held, subject) for number in range(ROUNDS))
+    return median(run(make_round(active, number, rng), held, subject) for number in range(rounds))
 
 
 def measure(endpoints: int) -> dict[str, float]:
@@ -154,6 +200,13 @@ def measure(endpoints: int) -> dict[str, float]:
     harness = cost(nothing(), active, endpoints)
     costs = {name: cost(make(shape), active, endpoints) - harness for name, make in LAYERS.items()}
     return costs | {"harness": harness}
+
+
+def measure_strategies(endpoints: int) -> dict[str, float]:
+    """Return microseconds per pair of every strategy; the choice among the kinds of requests is in them."""
+    shape = make_shape(endpoints, Random(endpoints))
+    active = int(sum(capacity for capacity, _ in shape) * LOAD)
+    return {name: cost(strategy(name, shape), active, endpoints, FEWER_ROUNDS) for name in STRATEGIES}
 
 
 def marks(name: str, few: float, many: float) -> list[Mark]:
@@ -175,6 +228,10 @@ def main() -> None:
         print(f"{endpoints:>9,}" + "".join(f"{value:>14.2f}" for value in found[endpoints].values()), flush=True)
     few, many = found[SIZES[0]], found[SIZES[-1]]
     show(mark for name in LAYERS for mark in marks(name, few[name], many[name]))
+    print(f"\nevery strategy, as the doors call it\n{'endpoints':>28}{SIZES[0]:>10,}{SIZES[-1]:>10,}")
+    by_size = [measure_strategies(endpoints) for endpoints in (SIZES[0], SIZES[-1])]
+    for name in STRATEGIES:
+        print(f"{name:<28}" + "".join(f"{costs[name]:>10.2f}" for costs in by_size), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from tailrace.api.spec import Strategy
+
 ABSENT = object()
 """As a row's value: the field is taken out."""
 
@@ -35,7 +37,16 @@ spec:
   port: 8000
   capacity: 64
   gpuMemoryGB: 160
-  loadBalancing: {strategy: PowerOfTwoChoices, longPromptTokens: 8192, longPromptMinGPUMemoryGB: 141}
+  gpuTFLOPS: 624
+  weight: 4
+  loadBalancing:
+    strategy: PowerOfTwoChoices
+    longPromptTokens: 8192
+    longPromptMinGPUMemoryGB: 141
+    weightBy: Hardware
+    latency: P95
+    session: {header: x-chat-id, mode: Hard, ttlSeconds: 600}
+    maxLoadPercent: 150
   timeouts: {connectSeconds: 3, firstByteSeconds: 60, idleSeconds: 30, totalSeconds: 900}
   drain: {timeoutSeconds: 900, settleSeconds: 1, shutdownSeconds: 20, gate: Sidecar}
 """)
@@ -59,7 +70,7 @@ spec:
   models: [{name: llama}]
   engine: openai
   endpoints:
-  - {address: "10.0.0.7:8000", gpuMemoryGB: 80, capacity: 16}
+  - {address: "10.0.0.7:8000", gpuMemoryGB: 80, capacity: 16, gpuTFLOPS: 312, weight: 2}
   - {address: "[2001:db8::7]:443"}
   - {address: "gpu-3.example.com:8000"}
 """)
@@ -245,6 +256,16 @@ REFUSED = (
         "minimal", "spec/loadBalancing", {"longPromptMinGPUMemoryGB": 0}, "spec.loadBalancing.longPromptMinGPUMemoryGB"
     ),
     Change("minimal", "spec/loadBalancing", "RoundRobin", "spec.loadBalancing"),
+    Change("minimal", "spec/loadBalancing", {"weightBy": "Speed"}, "spec.loadBalancing.weightBy"),
+    Change("minimal", "spec/loadBalancing", {"latency": "P99"}, "spec.loadBalancing.latency"),
+    Change("minimal", "spec/loadBalancing", {"maxLoadPercent": 100}, "spec.loadBalancing.maxLoadPercent"),
+    Change("minimal", "spec/loadBalancing", {"session": {"mode": "hard"}}, "spec.loadBalancing.session.mode"),
+    Change("minimal", "spec/loadBalancing", {"session": {"header": "a:b"}}, "spec.loadBalancing.session.header"),
+    Change("minimal", "spec/loadBalancing", {"session": {"ttlSeconds": 0}}, "spec.loadBalancing.session.ttlSeconds"),
+    Change("minimal", "spec/weight", 0, "spec.weight"),
+    Change("minimal", "spec/gpuTFLOPS", 0, "spec.gpuTFLOPS"),
+    Change("endpoints", "spec/endpoints/0/weight", 1001, "spec.endpoints[0].weight"),
+    Change("endpoints", "spec/endpoints/0/gpuTFLOPS", 0, "spec.endpoints[0].gpuTFLOPS"),
     Change("minimal", "spec/timeouts", {"connectSeconds": 0}, "spec.timeouts.connectSeconds"),
     Change("minimal", "spec/timeouts", {"firstByteSeconds": 0}, "spec.timeouts.firstByteSeconds"),
     Change("minimal", "spec/timeouts", {"idleSeconds": 604801}, "spec.timeouts.idleSeconds"),
@@ -282,6 +303,8 @@ ACCEPTED = (
     ),
     Change("endpoints", "spec/endpoints", [{"address": f"{'h' * 250}:{1000 + index}"} for index in range(1000)]),
     Change("minimal", "spec/capacity", 1000),
+    *(Change("minimal", "spec/loadBalancing", {"strategy": strategy.value}) for strategy in Strategy),
+    Change("minimal", "spec/loadBalancing", {"session": {"mode": "Hard", "ttlSeconds": 60, "header": "X-Chat-Id"}}),
     Change("minimal", "spec/port", 65535),
     Change("minimal", "spec/rollout", {"maxSurge": 0, "maxUnavailable": 1}),
     Change("minimal", "spec/rollout", {"maxSurge": "200%", "maxUnavailable": "100%"}),

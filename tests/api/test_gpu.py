@@ -16,6 +16,7 @@ from tailrace.api.gpu import (
     gpus_asked,
     marketed_gb,
     pod_gpu_memory_gb,
+    pod_gpu_tflops,
 )
 
 ONE = GpuRequest((("nvidia.com/gpu", 1),))
@@ -195,6 +196,24 @@ def container(count: object, **more: str) -> dict[str, Any]:
 )
 def test_a_pod_asks_for_what_its_running_containers_ask_for(pod: dict[str, Any], asked: object) -> None:
     assert gpus_asked(pod) == GpuRequest(asked)  # type: ignore[arg-type]
+
+
+SPEEDS: dict[str, tuple[str, GpuRequest, int | None]] = {
+    "A100": ("NVIDIA-A100-SXM4-40GB", ONE, 312),
+    "four H100": ("NVIDIA-H100-80GB-HBM3", FOUR, 4 * 989),
+    "H100 on PCIe": ("NVIDIA-H100-PCIe", ONE, 756),
+    "T4": ("Tesla-T4", ONE, 65),
+    "nobody knows": ("NVIDIA-Z1", ONE, None),
+    "no label": ("", ONE, None),
+    "shared": ("NVIDIA-A100-SXM4-40GB-SHARED", ONE, None),
+    "no GPU": ("Tesla-T4", GpuRequest(()), None),
+    "claims": ("Tesla-T4", GpuRequest((("nvidia.com/gpu", 1),), claims=True), None),
+}
+
+
+@pytest.mark.parametrize(("product", "asked", "tflops"), SPEEDS.values(), ids=SPEEDS)
+def test_the_product_tells_the_speed_of_whole_gpus(product: str, asked: GpuRequest, tflops: int | None) -> None:
+    assert pod_gpu_tflops({"nvidia.com/gpu.product": product}, asked) == tflops
 
 
 def test_a_resource_claim_is_seen() -> None:

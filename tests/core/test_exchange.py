@@ -16,7 +16,7 @@ from tailrace.core.exchange import (
     Forward,
     Refuse,
 )
-from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request, Timeouts
+from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request, Timeouts, Usage
 from tailrace.core.router import Router
 
 NOW = BOOT + 1
@@ -36,6 +36,7 @@ class Script:
     overdue: set[str] = field(default_factory=set)
     given: list[Pick] = field(default_factory=list)
     repeatable: bool = True
+    usage: Usage | None = None
 
     def acquire(self, request: Request, now: float) -> Pick | Refusal:
         self.times.append(now)
@@ -58,9 +59,10 @@ class Script:
     def may_repeat(self, attempt_id: str) -> bool:
         return self.repeatable and any(pick.attempt == attempt_id for pick in self.given)
 
-    def release(self, attempt_id: str, outcome: Outcome, now: float) -> bool:
+    def release(self, attempt_id: str, outcome: Outcome, now: float, usage: Usage | None = None) -> bool:
         self.times.append(now)
         self.told.append((attempt_id, outcome))
+        self.usage = usage
         return True
 
 
@@ -70,6 +72,13 @@ def exchange(*answers: str | RefusalCode) -> tuple[Exchange, Script]:
     made = Exchange(script, Request(MODEL, tokens=7))
     made.start(NOW)
     return made, script
+
+
+def test_what_the_engine_counted_is_passed_on_with_the_end() -> None:
+    made, script = exchange("a")
+    made.first_byte(NOW)
+    made.completed(NOW, Usage(7, 2))
+    assert script.usage == Usage(7, 2)
 
 
 def uid(step: object) -> str:

@@ -9,15 +9,27 @@ from hypothesis import given
 from tests.core.world import endpoint
 
 from tailrace.core.endpoint import Endpoint
+from tailrace.core.sessions import Sessions
 from tailrace.core.sources.base import Source
+from tailrace.core.sources.classes import ClassSource
 from tailrace.core.sources.least import LeastSource
 from tailrace.core.sources.rotation import RotationSource
 from tailrace.core.sources.sample import SampleSource
+from tailrace.core.sources.session import SessionSource
+from tailrace.core.sources.weighted import WeightedRotationSource
 from tailrace.core.strategies import by_load_ratio
 
 Make = Callable[[], Source]
-MAKERS: list[Make] = [lambda: LeastSource(by_load_ratio), RotationSource, lambda: SampleSource(Random(1))]
-every_source = pytest.mark.parametrize("make", MAKERS, ids=["least", "rotation", "sample"])
+MAKERS: list[Make] = [
+    lambda: LeastSource(by_load_ratio),
+    RotationSource,
+    lambda: WeightedRotationSource(lambda each: each.added + 1),
+    lambda: SampleSource(Random(1)),
+    lambda: ClassSource(lambda each: each.in_flight % 2, by_load_ratio),
+    lambda: SessionSource(Sessions(1.0), LeastSource(by_load_ratio), percent=125, hard=True),
+]
+IDS = ["least", "rotation", "weighted", "sample", "classes", "session"]
+every_source = pytest.mark.parametrize("make", MAKERS, ids=IDS)
 WHAT = ["take", "free", "remove", "update", "forget", "offer", "best", "pick"]
 STEPS = st.lists(st.tuples(st.sampled_from(WHAT), st.integers(0, 5)))
 
@@ -55,7 +67,7 @@ def test_a_source_offers_exactly_those_that_are_in_once_each(make: Make, steps: 
         assert (source.best() in inside) if inside else (source.best() is None)
 
 
-@pytest.mark.parametrize("make", MAKERS[:2], ids=["least", "rotation"])
+@pytest.mark.parametrize("make", MAKERS[:3], ids=IDS[:3])
 def test_the_first_offered_is_the_best_and_the_least_in_order(make: Make) -> None:
     source = make()
     all_of = [endpoint(f"e{n}", 4, 80, n) for n in range(4)]
@@ -107,12 +119,27 @@ def test_an_endpoint_that_left_for_good_comes_back_as_a_new_one() -> None:
     assert source.best() is a
 
 
-@pytest.mark.parametrize("make", MAKERS[2:], ids=["sample"])
-def test_chance_gives_every_order(make: Make) -> None:
-    source = make()
+def test_chance_gives_every_order() -> None:
+    source = SampleSource(Random(1))
     all_of = [endpoint(f"e{n}", 4, 80, n) for n in range(3)]
     for each in all_of:
         source.update(each)
     orders = {"".join(each.uid for each in source.offer()) for _ in range(200)}
     assert len(orders) == 6
     assert len({source.order(each) for each in all_of}) == 3
+
+
+def test_the_best_of_every_class_come_first() -> None:
+    source = ClassSource(lambda each: each.capacity, by_load_ratio)
+    all_of = [endpoint(f"e{n}", capacity, 80, n) for n, capacity in enumerate((2, 2, 4, 4, 4))]
+    for each in all_of:
+        source.update(each)
+    all_of[0].in_flight = 1
+    source.took(all_of[0])
+    assert [each.uid for each in source.offer()] == ["e1", "e2", "e0", "e3", "e4"]
+    assert source.best() is all_of[1]
+    all_of[1].resize(4, 80)
+    source.update(all_of[1])
+    source.remove(all_of[0])
+    assert [each.uid for each in source.offer()] == ["e1", "e2", "e3", "e4"]
+    assert len(source._classes) == 1

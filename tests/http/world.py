@@ -22,6 +22,7 @@ from tailrace.core.model import (
     EndpointSeen,
     EndpointSpec,
     ModelSpec,
+    PoolSettings,
     ServerSeen,
     ServerSpec,
     Timeouts,
@@ -125,9 +126,16 @@ class World:
         timeouts: Timeouts | None = None,
         models: Iterable[ModelSpec] = (ModelSpec(MODEL, (ALIAS,), ("lora",), SERVED),),
         namespace: str = "team",
+        pool: PoolSettings | None = None,
     ) -> None:
         """Have a server of these endpoints."""
-        spec = ServerSpec(f"{namespace}/srv", namespace, tuple(models), timeouts=timeouts or Timeouts())
+        spec = ServerSpec(
+            f"{namespace}/srv",
+            namespace,
+            tuple(models),
+            timeouts=timeouts or Timeouts(),
+            pool=pool or PoolSettings(),
+        )
         self.router.apply(ServerSeen(spec), self.clock())
         for endpoint in endpoints:
             self.router.apply(EndpointSeen(replace(endpoint, server=spec.key)), self.clock())

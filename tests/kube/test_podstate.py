@@ -139,6 +139,13 @@ def test_gpu_memory_of_the_server_goes_before_that_of_the_node() -> None:
     assert observe(pod(), owner=Owner("ns/one"), gpu_memory_gb=80).gpu_memory_gb == 80
 
 
+def test_the_speed_of_the_server_goes_before_that_of_the_node_and_the_weight_is_the_server_s() -> None:
+    assert observe(pod(), owner=Owner("ns/one", gpu_tflops=65, weight=3), gpu_tflops=312).gpu_tflops == 65
+    assert observe(pod(), owner=Owner("ns/one"), gpu_tflops=312).gpu_tflops == 312
+    assert observe(pod(), owner=owner_of(model(weight=3))).weight == 3
+    assert owner_of(model(gpuTFLOPS=65)).gpu_tflops == 65
+
+
 def test_an_owner_is_read_from_the_server_or_guessed_from_the_pod() -> None:
     drain = {"timeoutSeconds": 30, "settleSeconds": 1, "shutdownSeconds": 5}
     assert owner_of(model(port=9000, capacity=7, drain=drain)) == Owner("ns/one", 9000, 7, None, DrainSpec(30, 1, 5))

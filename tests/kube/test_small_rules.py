@@ -6,6 +6,7 @@ import pytest
 from tests.kube.documents import Document, model, pod, server, understood
 
 from tailrace.api.inferenceserver import Selector
+from tailrace.api.spec import Strategy, WeightBy
 from tailrace.core.model import (
     DrainOutcome,
     DrainReason,
@@ -13,15 +14,17 @@ from tailrace.core.model import (
     EndpointSeen,
     EndpointSpec,
     Observation,
+    PoolSettings,
     Release,
     ServerGone,
     Snapshot,
 )
+from tailrace.core.strategies import STRATEGIES, WEIGHTS
 from tailrace.kube import costs, finalizers, history, membership, pools, reviews
 from tailrace.kube.cordons import change, mark_gate
 from tailrace.kube.departure import departure
 from tailrace.kube.mailbox import Mailbox
-from tailrace.kube.serverstate import fixed_endpoints, server_spec
+from tailrace.kube.serverstate import fixed_endpoints, pool_settings, server_spec
 from tailrace.link import Cordon, GateMark, Review
 
 
@@ -160,6 +163,38 @@ def test_a_fixed_endpoint_is_ready_and_takes_what_it_does_not_say_from_the_serve
     first, second = fixed_endpoints(known)
     assert (first.uid, first.ready, first.gpu_memory_gb, first.capacity) == ("ns/one/h:1", True, 80, 9)
     assert second.gpu_memory_gb == 24
+
+
+def test_weight_and_speed_of_a_fixed_endpoint_go_before_those_of_the_server() -> None:
+    known = model(
+        weight=3, gpuTFLOPS=65, endpoints=[{"address": "h:1", "weight": 5, "gpuTFLOPS": 312}, {"address": "h:2"}]
+    )
+    assert [(each.weight, each.gpu_tflops) for each in fixed_endpoints(known)] == [(5, 312), (3, 65)]
+
+
+def test_every_setting_of_a_strategy_reaches_the_pool() -> None:
+    session = {"header": "x-chat", "mode": "Hard", "ttlSeconds": 60}
+    balancing = {
+        "strategy": "SessionAffinity",
+        "weightBy": "Hardware",
+        "latency": "P95",
+        "session": session,
+        "maxLoadPercent": 150,
+        "longPromptTokens": 1,
+        "longPromptMinGPUMemoryGB": 2,
+    }
+    assert pool_settings(model(loadBalancing=balancing)) == PoolSettings(
+        "SessionAffinity", 1, 2, "Hardware", "P95", "x-chat", 60, hard_sessions=True, max_load_percent=150
+    )
+
+
+def test_what_the_resource_leaves_out_is_what_the_core_does_by_itself() -> None:
+    assert pool_settings(model()) == PoolSettings()
+
+
+def test_the_core_has_every_strategy_that_the_resource_names_and_no_other() -> None:
+    assert list(STRATEGIES) == [strategy.value for strategy in Strategy]
+    assert set(WEIGHTS) == {weight.value for weight in WeightBy}
 
 
 def said(draining: bool, generation: int) -> Cordon:

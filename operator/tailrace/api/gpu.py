@@ -64,6 +64,30 @@ PRODUCTS: Final = (
 """Words that must all occur in nvidia.com/gpu.product (between dashes, in any order), and the memory in GB."""
 
 
+TFLOPS: Final = (
+    # The longer name first, as above; dense FP16 with tensor cores, from the data sheets.
+    ("GB200", 2500),
+    ("B200", 2250),
+    ("H200", 989),
+    ("H20", 148),
+    ("H100-NVL", 835),
+    ("H100-PCIE", 756),
+    ("H100", 989),
+    ("H800", 989),
+    ("A100", 312),
+    ("A800", 312),
+    ("V100", 125),
+    ("L40S", 362),
+    ("L40", 181),
+    ("L4", 121),
+    ("A40", 150),
+    ("A30", 165),
+    ("A10", 125),
+    ("T4", 65),
+)
+"""Words that must all occur as parts of nvidia.com/gpu.product, and the TFLOPS of one GPU."""
+
+
 @dataclass(frozen=True, slots=True)
 class GpuLabel:
     """A node label that tells the memory of one GPU of `resource`; `unit` counts when the value names none."""
@@ -210,6 +234,16 @@ def _mib(value: str, unit: str) -> int | None:
     if not match or not factor:
         return None
     return int(match[1]) * factor // MIB or None
+
+
+def pod_gpu_tflops(node_labels: Mapping[str, str], asked: GpuRequest) -> int | None:
+    """Dense FP16 TFLOPS of the whole NVIDIA GPUs that a pod asks for on such a node; None when it can't be told."""
+    count = dict(asked.resources).get(NVIDIA, 0)
+    if not count or asked.claims or _sharing(node_labels):
+        return None
+    words = set(node_labels.get(PRODUCT_LABEL, "").upper().split("-"))
+    each = next((tflops for name, tflops in TFLOPS if words.issuperset(name.split("-"))), None)
+    return None if each is None else each * count
 
 
 def _product_gb(product: str) -> int | None:

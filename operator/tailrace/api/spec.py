@@ -25,6 +25,9 @@ from tailrace.api.base import (
 from tailrace.api.template import PodTemplate
 
 ADDRESS = rf"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?):{PORT}$"
+HeaderName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]
+Weight = Annotated[int, Field(ge=1, le=1000)]
+Tflops = Annotated[int, Field(ge=1, le=1_000_000)]
 Address = Annotated[str, Field(max_length=260, pattern=ADDRESS)]
 
 
@@ -46,7 +49,35 @@ class Strategy(StrEnum):
     WEIGHTED_LEAST_CONNECTIONS = "WeightedLeastConnections"
     LEAST_REQUESTS = "LeastRequests"
     ROUND_ROBIN = "RoundRobin"
+    WEIGHTED_ROUND_ROBIN = "WeightedRoundRobin"
     POWER_OF_TWO_CHOICES = "PowerOfTwoChoices"
+    LEAST_TOKENS = "LeastTokens"
+    WEIGHTED_RESPONSE_TIME = "WeightedResponseTime"
+    SHORTEST_EXPECTED_COMPLETION = "ShortestExpectedCompletion"
+    PREFIX_CACHE = "PrefixCache"
+    SESSION_AFFINITY = "SessionAffinity"
+
+
+class WeightBy(StrEnum):
+    """What the weight of an endpoint is."""
+
+    CAPACITY = "Capacity"
+    EXPLICIT = "Explicit"
+    HARDWARE = "Hardware"
+
+
+class Latency(StrEnum):
+    """Which figure of an endpoint's response times counts."""
+
+    MEAN = "Mean"
+    P95 = "P95"
+
+
+class SessionMode(StrEnum):
+    """What happens to a session while its endpoint is full."""
+
+    SOFT = "Soft"
+    HARD = "Hard"
 
 
 class Gate(StrEnum):
@@ -145,6 +176,29 @@ class FixedEndpoint(Part):
     capacity: Capacity | None = Field(
         default=None, description="Requests that it takes at once, 1 to 1000. Left out: spec.capacity."
     )
+    weight: Weight | None = Field(
+        default=None, description="Share of requests under weightBy Explicit. Left out: spec.weight."
+    )
+    gpu_tflops: Tflops | None = Field(
+        default=None, description="Dense FP16 TFLOPS of its GPUs, for weightBy Hardware. Left out: spec.gpuTFLOPS."
+    )
+
+
+class Session(Part):
+    """How SessionAffinity tells sessions and how long it keeps them."""
+
+    header: HeaderName = Field(
+        default="x-session-id",
+        description="Request header whose value is the session. Requests without it go to the least loaded endpoint.",
+    )
+    mode: SessionMode = Field(
+        default=SessionMode.SOFT,
+        description="While the session's endpoint is full, Soft sends its requests elsewhere and Hard refuses them "
+        "with 429. Either lets go of an endpoint that drains or is not ready.",
+    )
+    ttl_seconds: Seconds = Field(
+        default=3600, description="Seconds after its last request for which a session is remembered."
+    )
 
 
 class LoadBalancing(Part):
@@ -153,7 +207,29 @@ class LoadBalancing(Part):
     strategy: Strategy = Field(
         default=Strategy.WEIGHTED_LEAST_CONNECTIONS,
         description="WeightedLeastConnections takes the lowest share of capacity in use, LeastRequests the fewest "
-        "requests in flight, RoundRobin each in turn, PowerOfTwoChoices the better of two at random.",
+        "requests in flight, RoundRobin each in turn, WeightedRoundRobin each as often as its weight says, "
+        "PowerOfTwoChoices the better of two at random, LeastTokens the fewest tokens outstanding, "
+        "WeightedResponseTime each by capacity and response time, ShortestExpectedCompletion the earliest predicted "
+        "end, PrefixCache the same one for prompts that begin alike, SessionAffinity the same one for a session.",
+    )
+    weight_by: WeightBy = Field(
+        default=WeightBy.CAPACITY,
+        description="Weights of WeightedRoundRobin: Capacity, Explicit (weight), or Hardware (gpuTFLOPS times "
+        "gpuMemoryGB; what is not known counts as a T4's).",
+    )
+    latency: Latency = Field(
+        default=Latency.MEAN,
+        description="Response time of WeightedResponseTime: Mean (recent ones weigh more) or P95 of the last hundred.",
+    )
+    session: Session = Field(
+        default_factory=Session, description="Sessions of SessionAffinity.", json_schema_extra=defaulted()
+    )
+    max_load_percent: int = Field(
+        default=125,
+        ge=101,
+        le=1000,
+        description="How loaded PrefixCache, and SessionAffinity for a new session, may make an endpoint, in percent "
+        "of the pool's mean load; above it the next endpoint is taken.",
     )
     long_prompt_tokens: int = Field(
         default=4096,
@@ -262,6 +338,12 @@ class Spec(Part):
         default=None,
         description="GPU memory of one pod in GB, all its GPUs together. Left out: read from the node's labels.",
     )
+    gpu_tflops: Tflops | None = Field(
+        default=None,
+        description="Dense FP16 TFLOPS of one pod, all its GPUs together, for weightBy Hardware. Left out: told by "
+        "the node's label nvidia.com/gpu.product.",
+    )
+    weight: Weight = Field(default=1, description="Share of requests of one pod under weightBy Explicit.")
     load_balancing: LoadBalancing = Field(
         default_factory=LoadBalancing,
         description="How requests are spread. Of several servers of one model the oldest one's settings count.",

@@ -18,6 +18,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from tailrace.core.meter import UNMETERED
 from tailrace.core.model import EndpointState, Timeouts
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Endpoint:
     when a life of a replica ended that may have given leases which nobody remembers.
     ``limit`` is this replica's part of ``capacity``; ``served`` maps a pool's key to the engine's name of its model.
     ``rank`` orders endpoints of equal load, smallest first: most GPU memory, largest capacity, added first.
-    ``pools`` are those it is in; ``sources`` those that offer it while it is available.
+    ``pools`` are those it is in; ``sources`` those that offer it while it is available. ``meter`` is its
+    own when the strategy of one of its pools asks for more than counts. ``weight`` and ``gpu_tflops`` are as observed.
     """
 
     __slots__ = (
@@ -73,10 +75,12 @@ class Endpoint:
         "blind_since",
         "capacity",
         "gpu_memory_gb",
+        "gpu_tflops",
         "idle_read_at",
         "idle_reads",
         "in_flight",
         "limit",
+        "meter",
         "pools",
         "rank",
         "served",
@@ -86,6 +90,7 @@ class Endpoint:
         "uid",
         "unknown",
         "was_ready",
+        "weight",
     )
 
     def __init__(self, uid: str, *, address: str, capacity: int, gpu_memory_gb: int, added: int) -> None:
@@ -104,6 +109,9 @@ class Endpoint:
         self.adapters: frozenset[str] = frozenset()
         self.served: dict[str, str] = {}
         self.timeouts = Timeouts()
+        self.meter = UNMETERED
+        self.weight = 1
+        self.gpu_tflops = 0
         self.resize(capacity, gpu_memory_gb)
 
     def resize(self, capacity: int, gpu_memory_gb: int, members: int = 1) -> None:

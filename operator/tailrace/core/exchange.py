@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
-from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request
+from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request, Usage
 
 MAX_ATTEMPTS = 3
 MAX_UNREACHABLE = 10
@@ -111,7 +111,7 @@ class Attempts(Protocol):
         """Note that the engine has begun to answer."""
         ...
 
-    def release(self, attempt_id: str, outcome: Outcome, now: float) -> bool:
+    def release(self, attempt_id: str, outcome: Outcome, now: float, usage: Usage | None = None) -> bool:
         """Book the end of an attempt."""
         ...
 
@@ -156,9 +156,9 @@ class Exchange:
         self._began = True
         self._attempts.first_byte(self._current().attempt, now)
 
-    def completed(self, now: float) -> None:
-        """Book the whole answer as relayed."""
-        self._end(Outcome.COMPLETED, now)
+    def completed(self, now: float, usage: Usage | None = None) -> None:
+        """Book the whole answer as relayed; ``usage`` is what the engine counted, where somebody looked."""
+        self._end(Outcome.COMPLETED, now, usage)
 
     def client_gone(self, now: float) -> None:
         """Book that the client left: the attempt ends, its slot is free."""
@@ -220,8 +220,8 @@ class Exchange:
         self._pick = answer
         return Forward(answer)
 
-    def _end(self, outcome: Outcome, now: float) -> None:
-        self._attempts.release(self._current().attempt, outcome, now)
+    def _end(self, outcome: Outcome, now: float, usage: Usage | None = None) -> None:
+        self._attempts.release(self._current().attempt, outcome, now, usage)
         self._pick = None
 
     def _current(self) -> Pick:

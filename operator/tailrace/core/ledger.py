@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from tailrace.core.endpoint import Endpoint
+from tailrace.core.meter import Work
 
 
 class Attempt:
-    """One try of one request at one endpoint; it never leaves the core."""
+    """One try of one request at one endpoint; it never leaves the core.
 
-    __slots__ = ("endpoint", "expires_at", "first_byte_at", "id", "started_at")
+    ``work`` is what it asks of an endpoint that has a meter.
+    """
+
+    __slots__ = ("endpoint", "expires_at", "first_byte_at", "id", "started_at", "work")
 
     def __init__(self, attempt_id: str, endpoint: Endpoint, started_at: float, expires_at: float | None) -> None:
         self.id = attempt_id
@@ -16,6 +20,7 @@ class Attempt:
         self.started_at = started_at
         self.first_byte_at: float | None = None
         self.expires_at = expires_at
+        self.work: Work | None = None
 
 
 class Ledger:

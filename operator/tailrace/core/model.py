@@ -84,11 +84,23 @@ class DrainSpec:
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """What a pool takes from its oldest server."""
+    """What a pool takes from its oldest server. The fields below the first three are read by some strategies only.
+
+    ``weight_by``: Capacity, Explicit or Hardware. ``latency``: Mean or P95. ``session_header`` names the header that
+    holds the session, ``session_ttl`` is how many seconds one is remembered after its last request, ``hard_sessions``
+    refuses a request rather than send it elsewhere while its endpoint is full. ``max_load_percent`` is how far above
+    the pool's mean load ratio an endpoint may be to be given a request for its prefix or session.
+    """
 
     strategy: str = "WeightedLeastConnections"
     long_prompt_tokens: int = 4096
     long_prompt_min_gpu_memory_gb: int = 80
+    weight_by: str = "Capacity"
+    latency: str = "Mean"
+    session_header: str = "x-session-id"
+    session_ttl: float = 3600.0
+    hard_sessions: bool = False
+    max_load_percent: int = 125
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +135,8 @@ class EndpointSpec:
     ``version`` orders observations of one uid (resourceVersion); ``incarnation`` changes when a container restarts;
     ``ended`` says that nothing can run there any more (terminal phase, containers terminated, node gone);
     ``cordon`` is the generation of a manual drain, None without one; ``gate_mark`` the incarnation whose gate called
-    without a deletion, as marked on the pod; ``reason`` says why it is not ready.
+    without a deletion, as marked on the pod; ``reason`` says why it is not ready. ``weight`` and ``gpu_tflops`` (dense
+    FP16 of all its GPUs) are for strategies that weigh.
     """
 
     uid: str
@@ -143,6 +156,8 @@ class EndpointSpec:
     gate_mark: str | None = None
     ended: bool = False
     drain: DrainSpec = field(default_factory=DrainSpec)
+    weight: int = 1
+    gpu_tflops: int | None = None
 
     @property
     def fit(self) -> bool:
@@ -206,11 +221,48 @@ Observation = ServerSeen | ServerGone | EndpointSeen | EndpointGone | Snapshot
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What a pool's strategy wants to know of a request beyond model and tokens; a door need not find out more.
+
+    ``lengths``: tokens of prompt and answer. ``session_header``: the header that names the session, empty for none.
+    ``prefix``: the hash of the first block. ``usage``: what the engine counted, at the end.
+    """
+
+    lengths: bool = False
+    session_header: str = ""
+    prefix: bool = False
+    usage: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a door found out of a request because the strategy ``needs`` it.
+
+    ``output_tokens`` is the most that the client allows, 0 when it does not say. ``session`` is empty without one.
+    ``prefix`` is a hash of the prompt's beginning that every replica agrees on.
+    """
+
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    session: str = ""
+    prefix: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the engine counted of one request, in tokens; None is what it did not tell."""
+
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What the pick needs to know of a request.
 
     ``tokens`` is the estimate of prompt and output; ``namespace`` narrows an ambiguous name; ``avoid`` are uids that
-    an earlier attempt of the same request met; ``leased`` marks a door that cannot see the end of the request.
+    an earlier attempt of the same request met; ``leased`` marks a door that cannot see the end of the request;
+    ``traits`` is what the pool's strategy needs besides, None when it needs nothing.
     """
 
     model: str
@@ -218,6 +270,7 @@ class Request:
     namespace: str | None = None
     avoid: frozenset[str] = frozenset()
     leased: bool = False
+    traits: Traits | None = None
 
     @property
     def is_retry(self) -> bool:

@@ -8,9 +8,11 @@ from math import ceil
 from random import Random
 
 from tailrace.core.endpoint import Endpoint
-from tailrace.core.model import EndpointState, PoolSettings
-from tailrace.core.sources.base import Source
-from tailrace.core.strategies import Strategy, strategy_named
+from tailrace.core.meter import UNMETERED, Meter, Notes
+from tailrace.core.model import EndpointState, PoolSettings, Request
+from tailrace.core.policy import Policy
+from tailrace.core.sources.base import ANY
+from tailrace.core.strategies import strategy_named
 
 REFUSALS_BEFORE_SCAN = 64
 SMOOTHING = 0.1
@@ -20,9 +22,11 @@ MAX_RETRY_AFTER = 60
 class Candidates:
     """The endpoints for one kind of request: those that are ready, and sources of those with a free slot."""
 
-    def __init__(self, strategy: Strategy, rng: Random) -> None:
+    def __init__(self, policy: Policy) -> None:
         self.ready: dict[str, Endpoint] = {}
-        self.sources: tuple[Source, ...] = tuple(make(rng) for make in strategy.sources)
+        self.draws = policy.draws()
+        self.sources = tuple(draw.source for draw in self.draws)
+        self.first = self.sources[0]
 
 
 class Pool:
@@ -30,23 +34,28 @@ class Pool:
 
     Two sets of candidates are kept, one of all endpoints and one of those with memory for long prompts, so that
     neither kind of request walks over endpoints it cannot use. ``scans`` counts picks that looked at every endpoint.
+    ``policy`` is the strategy at work, with what it remembers; a pool that takes another one's place is given it.
     """
 
-    def __init__(self, settings: PoolSettings, rng: Random) -> None:
+    def __init__(self, settings: PoolSettings, rng: Random, policy: Policy | None = None) -> None:
         self.settings = settings
+        self.policy = strategy_named(settings.strategy)(settings, rng) if policy is None else policy
+        self.notes = Notes() if self.policy.notes is None else self.policy.notes
         self.endpoints: dict[str, Endpoint] = {}
         self.scans = 0
         self._long_above = settings.long_prompt_tokens
         self._service_seconds = 1.0
-        self._strategy = strategy_named(settings.strategy)
-        self._any = Candidates(self._strategy, rng)
-        self._long = Candidates(self._strategy, rng)
+        self._any = Candidates(self.policy)
+        self._long = Candidates(self.policy)
         self._sources = self._any.sources + self._long.sources
         self._counting = [source for source in self._sources if source.counts_picks]
-        self._first_wins = self._strategy.take == 1 and len(self._strategy.sources) == 1
+        self._score = self.policy.score
+        self._same_for_all = self._score is None and not self.policy.sees_request
 
     def add(self, endpoint: Endpoint) -> None:
         """Take an endpoint in."""
+        if self.policy.notes is not None and endpoint.meter is UNMETERED:
+            endpoint.meter = Meter()
         self.endpoints[endpoint.uid] = endpoint
         endpoint.pools.append(self)
         endpoint.sources += self._sources if self._enough_memory(endpoint) else self._any.sources
@@ -80,13 +89,18 @@ class Pool:
         tokens: int,
         adapter: str | None = None,
         avoid: frozenset[str] = frozenset(),
+        request: Request = ANY,
+        now: float = 0.0,
     ) -> Endpoint | None:
-        """Return the endpoint the strategy prefers among those that qualify, or None. Takes no slot."""
+        """Return the endpoint the strategy prefers among those that qualify, or None. Takes no slot.
+
+        ``request`` and ``now`` are for strategies to which requests differ by more than their length.
+        """
         candidates = self._long if tokens > self._long_above else self._any
-        if self._first_wins and adapter is None and not avoid:
-            endpoint = candidates.sources[0].best()
+        if self._same_for_all and adapter is None and not avoid:
+            endpoint = candidates.first.best()
         else:
-            endpoint = self._compare(candidates, adapter, avoid)
+            endpoint = self._compare(candidates, adapter, avoid, request, now)
         if endpoint is not None:
             for source in self._counting:
                 source.took(endpoint)
@@ -119,19 +133,25 @@ class Pool:
     def _for(self, tokens: int) -> Candidates:
         return self._long if tokens > self._long_above else self._any
 
-    def _compare(self, candidates: Candidates, adapter: str | None, avoid: frozenset[str]) -> Endpoint | None:
-        found = self._offered(candidates, adapter, avoid)
+    def _compare(
+        self, candidates: Candidates, adapter: str | None, avoid: frozenset[str], request: Request, now: float
+    ) -> Endpoint | None:
+        found = self._offered(candidates, adapter, avoid, request, now)
         if found is None:
             found = self._scan(candidates, adapter, avoid)
-        return min(found, key=self._strategy.score, default=None)
+        if self._score is None or len(found) < 2:
+            return found[0] if found else None
+        return min(found, key=self._score(request, now))
 
-    def _offered(self, candidates: Candidates, adapter: str | None, avoid: frozenset[str]) -> list[Endpoint] | None:
+    def _offered(
+        self, candidates: Candidates, adapter: str | None, avoid: frozenset[str], request: Request, now: float
+    ) -> list[Endpoint] | None:
         """Return a few of each source, or None when too many were refused and a scan is cheaper."""
         found: list[Endpoint] = []
         refusals = 0
-        for source in candidates.sources:
-            wanted = len(found) + self._strategy.take
-            for endpoint in source.offer():
+        for draw in candidates.draws:
+            wanted = len(found) + draw.take
+            for endpoint in draw.source.offer(request, now):
                 if endpoint.uid in avoid or not _serves(endpoint, adapter):
                     refusals += 1
                     if refusals >= REFUSALS_BEFORE_SCAN:
@@ -140,14 +160,19 @@ class Pool:
                 found.append(endpoint)
                 if len(found) == wanted:
                     break
+            if found and self._score is None:
+                break
         return found
 
     def _scan(self, candidates: Candidates, adapter: str | None, avoid: frozenset[str]) -> list[Endpoint]:
-        """Return what the sources would have offered, by looking at every endpoint."""
+        """Return what the sources would have offered, by looking at every endpoint.
+
+        Where the first one offered wins, the last source decides: it is the one that knows every endpoint.
+        """
         self.scans += 1
         able = [e for e in candidates.ready.values() if e.available and e.uid not in avoid and _serves(e, adapter)]
-        take = self._strategy.take
-        return [e for source in candidates.sources for e in nsmallest(take, able, key=source.order)]
+        draws = candidates.draws if self._score is not None else candidates.draws[-1:]
+        return [e for draw in draws for e in nsmallest(draw.take, able, key=draw.source.order)]
 
 
 def _serves(endpoint: Endpoint, adapter: str | None) -> bool:

@@ -40,6 +40,7 @@ class Registry:
 
     ``specs`` holds the last observation of each endpoint; ``endpoints`` its mutable record. ``blind_before`` is when
     the last life of any replica ended, as far as known: an older pod may hold requests that only that life knew of.
+    ``curious``: the strategy of some pool wants to know more of requests than their tokens.
     """
 
     def __init__(self, rng: Random, booted_at: float) -> None:
@@ -48,6 +49,7 @@ class Registry:
         self.specs: dict[str, EndpointSpec] = {}
         self.endpoints: dict[str, Endpoint] = {}
         self.members = 1
+        self.curious = False
         self._rng = rng
         self._pools: dict[str, Pool] = {}
         self._names: dict[str, dict[str, Target]] = {}
@@ -131,12 +133,19 @@ class Registry:
             return []
         self.specs[spec.uid] = spec
         endpoint = self.endpoints.get(spec.uid)
-        if endpoint is None:
+        if endpoint is None or known is None:
             endpoint = self._return_endpoint(spec) or self._add_endpoint(spec)
-        elif known is not None and _shape(known) != _shape(spec):
-            self._reshape(endpoint, spec)
+        else:
+            self._follow(endpoint, known, spec)
         endpoint.on(Event.SEEN_READY if spec.fit else Event.SEEN_UNREADY)
         return [spec.uid]
+
+    def _follow(self, endpoint: Endpoint, known: EndpointSpec, spec: EndpointSpec) -> None:
+        """Take over what is new of an endpoint. A container that was started anew remembers no prompt."""
+        if _shape(known) != _shape(spec):
+            self._reshape(endpoint, spec)
+        if known.incarnation != spec.incarnation:
+            _forget(endpoint)
 
     def _add_endpoint(self, spec: EndpointSpec) -> Endpoint:
         endpoint = Endpoint(
@@ -168,6 +177,8 @@ class Registry:
         for pool in list(endpoint.pools):
             pool.remove(endpoint)
         endpoint.address = spec.address
+        endpoint.weight = spec.weight
+        endpoint.gpu_tflops = spec.gpu_tflops or 0
         endpoint.resize(spec.capacity, spec.gpu_memory_gb or 0, self.members)
         server = self.servers.get(spec.server)
         if server is not None:
@@ -200,6 +211,7 @@ class Registry:
         if len(self._gone) > REMEMBERED_GONE:
             self._gone.popitem(last=False)
         endpoint.on(Event.VANISHED)
+        _forget(endpoint)
         for pool in list(endpoint.pools):
             pool.remove(endpoint)
         return [uid]
@@ -209,22 +221,28 @@ class Registry:
         for endpoint in self.endpoints.values():
             for pool in list(endpoint.pools):
                 pool.remove(endpoint)
-        self._pools = {}
+        old, self._pools = self._pools, {}
         self._names = {}
         for server in sorted(self.servers.values(), key=lambda s: (s.created_at, s.key)):
             for model in server.models:
-                self._name(server, model)
+                self._name(server, model, old)
+        self.curious = any(pool.policy.needs is not None for pool in self._pools.values())
         for uid, endpoint in self.endpoints.items():
             server_of = self.servers.get(self.specs[uid].server)
             if server_of is not None:
                 self._join(endpoint, server_of)
 
-    def _name(self, server: ServerSpec, model: ModelSpec) -> None:
-        """Enter a model's names. The oldest server makes the pool and its settings, and keeps a name two want."""
+    def _name(self, server: ServerSpec, model: ModelSpec, old: dict[str, Pool]) -> None:
+        """Enter a model's names. The oldest server makes the pool and its settings, and keeps a name two want.
+
+        What the ``old`` pool of that key remembers is kept, unless its settings have changed.
+        """
         key = _pool_key(server, model)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = Pool(server.pool, self._rng)
+            before = old.get(key)
+            policy = before.policy if before is not None and before.settings == server.pool else None
+            pool = self._pools[key] = Pool(server.pool, self._rng, policy)
         for name in (model.name, *model.aliases):
             self._names.setdefault(name, {}).setdefault(server.namespace, Target(pool, key, None))
         for adapter in model.adapters:
@@ -240,6 +258,11 @@ def _is_final(last: EndpointSpec) -> bool:
     return last.deletion is not None or last.ended
 
 
+def _forget(endpoint: Endpoint) -> None:
+    for pool in endpoint.pools:
+        pool.notes.forget(endpoint)
+
+
 def _shape(spec: EndpointSpec) -> tuple[object, ...]:
     """Return what the place in the pools depends on."""
-    return (spec.server, spec.address, spec.capacity, spec.gpu_memory_gb)
+    return (spec.server, spec.address, spec.capacity, spec.gpu_memory_gb, spec.weight, spec.gpu_tflops)

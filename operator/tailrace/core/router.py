@@ -11,12 +11,14 @@ from tailrace.core.drain import GATE_PREFIX, DrainKind, Drains, Mark
 from tailrace.core.endpoint import Endpoint, Event
 from tailrace.core.leases import Leases
 from tailrace.core.ledger import Attempt, Ledger
+from tailrace.core.meter import UNMETERED
 from tailrace.core.model import (
     DrainReason,
     DrainStatus,
     EndpointSpec,
     EndpointState,
     EndpointStatus,
+    Needs,
     Observation,
     Outcome,
     Pick,
@@ -26,6 +28,7 @@ from tailrace.core.model import (
     Request,
     RouterStatus,
     Snapshot,
+    Usage,
     Word,
 )
 from tailrace.core.registry import Registry, Target
@@ -96,7 +99,7 @@ class Router:
             return  # only taken out: what is in flight there goes on, and leases run
         for attempt in self._ledger.at(uid):
             if attempt.expires_at is not None:
-                self._end(attempt, Outcome.LOST)
+                self._end(attempt, Outcome.LOST, self._now)
 
     def _follow(self, endpoint: Endpoint, spec: EndpointSpec, now: float) -> None:
         """Bring the endpoint's drain in line with what was observed of it."""
@@ -163,6 +166,11 @@ class Router:
 
     # Requests
 
+    def needs(self, model: str, namespace: str | None = None) -> Needs | None:
+        """Return what the strategy for that model wants to know of a request; None: nothing beyond its tokens."""
+        target = self._registry.resolve(model, namespace) if self._registry.curious else None
+        return target.pool.policy.needs if isinstance(target, Target) else None
+
     def acquire(self, request: Request, now: float) -> Pick | Refusal:
         """Choose an endpoint and book an attempt there; from here on it is in flight until released."""
         if self._closing and not request.is_retry:
@@ -171,7 +179,7 @@ class Router:
         if isinstance(target, Refusal):
             return target if self._synced else NOT_SYNCED
         self._expire(now)
-        endpoint = target.pool.pick(request.tokens, target.adapter, request.avoid)
+        endpoint = target.pool.pick(request.tokens, target.adapter, request.avoid, request, now)
         if endpoint is None:
             return _refusal(target, request)
         return self._book(request, target, endpoint, now)
@@ -180,7 +188,9 @@ class Router:
         self._sequence += 1
         attempt_id = f"{self.member}-{self._sequence}"
         expires_at = now + endpoint.timeouts.total if request.leased else None
-        self._ledger.open(attempt_id, endpoint, now, expires_at)
+        attempt = self._ledger.open(attempt_id, endpoint, now, expires_at)
+        if endpoint.meter is not UNMETERED:
+            attempt.work = target.pool.notes.open(endpoint, request, now)
         if expires_at is not None:
             self._leases.grant(attempt_id, expires_at)
         served = request.model if target.adapter is not None else endpoint.served[target.pool_key]
@@ -193,18 +203,21 @@ class Router:
         if attempt is not None and attempt.first_byte_at is None:
             attempt.first_byte_at = now
 
-    def release(self, attempt_id: str, outcome: Outcome, now: float) -> bool:
-        """Book the end of an attempt. Return False when it was not in flight (any more): ends are booked once."""
+    def release(self, attempt_id: str, outcome: Outcome, now: float, usage: Usage | None = None) -> bool:
+        """Book the end of an attempt. Return False when it was not in flight (any more): ends are booked once.
+
+        ``usage`` is what the engine counted, where a door saw it.
+        """
         attempt = self._ledger.get(attempt_id)
         if attempt is None:
             return False
         if outcome is Outcome.COMPLETED:
             for pool in attempt.endpoint.pools:
                 pool.learn(now - attempt.started_at)
-        self._end(attempt, outcome)
+        self._end(attempt, outcome, now, usage)
         return True
 
-    def complete(self, attempt_id: str, outcome: Outcome, now: float) -> Completion:
+    def complete(self, attempt_id: str, outcome: Outcome, now: float, usage: Usage | None = None) -> Completion:
         """End a leased attempt on the word of whoever held it. Saying it twice is answered as done.
 
         A lease that ran out is unknown no more once its holder says that it ended. Attempts without a lease belong to
@@ -213,7 +226,7 @@ class Router:
         attempt = self._ledger.get(attempt_id)
         if attempt is not None and attempt.expires_at is None:
             return Completion.UNKNOWN
-        if self.release(attempt_id, outcome, now):
+        if self.release(attempt_id, outcome, now, usage):
             return Completion.DONE
         endpoint = self._ended.get(attempt_id)
         if endpoint is None:
@@ -237,9 +250,11 @@ class Router:
         for attempt_id in self._leases.expired(now):
             attempt = self._ledger[attempt_id]
             attempt.endpoint.unknown.add(attempt_id)
-            self._end(attempt, Outcome.EXPIRED)
+            self._end(attempt, Outcome.EXPIRED, now)
 
-    def _end(self, attempt: Attempt, outcome: Outcome) -> None:
+    def _end(self, attempt: Attempt, outcome: Outcome, now: float, usage: Usage | None = None) -> None:
+        if attempt.work is not None:
+            attempt.work.end(outcome, usage, now)
         self._ledger.close(attempt)
         self._drains.ended(attempt.endpoint, outcome)
         self.outcomes[outcome] += 1
@@ -337,7 +352,7 @@ class Router:
         for endpoint in self._drains.past_deadline(now):
             for attempt in self._ledger.at(endpoint.uid):
                 if attempt.expires_at is not None:
-                    self._end(attempt, Outcome.CUT)
+                    self._end(attempt, Outcome.CUT, now)
         if self._drains.advance(now, self._has_ended):
             self._changed()
         return tuple(self._drains.releasable())
@@ -454,9 +469,17 @@ def _refusal(target: Target, request: Request) -> Refusal:
         )
     if next(pool.qualified(request.tokens, target.adapter, request.avoid), None) is None:
         return Refusal(RefusalCode.NOT_QUALIFIED, _what_is_needed(target, request), RETRY_NOT_READY)
+    if pool.settings.hard_sessions and _has_room(target, request):
+        text = "the endpoint of this session is at capacity, and hard sessions go nowhere else"
+        return Refusal(RefusalCode.SATURATED, text, pool.retry_after())
     return Refusal(
         RefusalCode.SATURATED, f"every endpoint of the model {request.model!r} is at capacity", pool.retry_after()
     )
+
+
+def _has_room(target: Target, request: Request) -> bool:
+    qualified = target.pool.qualified(request.tokens, target.adapter, request.avoid)
+    return any(endpoint.available for endpoint in qualified)
 
 
 def _what_is_needed(target: Target, request: Request) -> str:

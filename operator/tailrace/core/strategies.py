@@ -1,18 +1,34 @@
-"""The table of strategies: where candidates come from, how they compare, how many are compared."""
+"""The table of strategies. Each name stands for a way to make a pool's policy of its settings.
+
+docs/strategies.md says of each where it comes from, when to use it and what it costs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from tailrace.core.endpoint import RANK_BITS, Endpoint
-from tailrace.core.sources.base import Source
+from tailrace.core.estimates import ResponseTimes, queue_seconds, score_finish, slowness_class
+from tailrace.core.history import History
+from tailrace.core.meter import Notes
+from tailrace.core.model import Needs, PoolSettings, Request
+from tailrace.core.policy import Draw, Make, Policy, Score
+from tailrace.core.sessions import Sessions
+from tailrace.core.sources.classes import ClassSource
 from tailrace.core.sources.least import LeastSource
+from tailrace.core.sources.ring import RingSource
 from tailrace.core.sources.rotation import RotationSource
 from tailrace.core.sources.sample import SampleSource
+from tailrace.core.sources.session import SessionSource
+from tailrace.core.sources.weighted import WeightedRotationSource
 
-Score = Callable[[Endpoint], int]
+SPEEDS_COMPARED = 6
+"""How many endpoints are compared, the best of each speed first: a fleet has two or three, noise adds as many."""
+
+BASELINE_TFLOPS, BASELINE_GB = 65, 16
+"""A T4: what an endpoint counts as whose hardware is not known."""
 
 
 def by_load_ratio(endpoint: Endpoint) -> int:
@@ -29,50 +45,131 @@ def by_in_flight(endpoint: Endpoint) -> int:
     return (endpoint.in_flight << RANK_BITS) | endpoint.rank
 
 
-def _least_ratio(_rng: Random) -> Source:
-    return LeastSource(by_load_ratio)
+def by_tokens(endpoint: Endpoint) -> int:
+    """Score: the fewest tokens outstanding win, then the rank."""
+    return (endpoint.meter.tokens << RANK_BITS) | endpoint.rank
 
 
-def _least_in_flight(_rng: Random) -> Source:
-    return LeastSource(by_in_flight)
+def by_capacity(endpoint: Endpoint) -> int:
+    """Weight: the requests that it takes at once."""
+    return endpoint.capacity
 
 
-def _rotation(_rng: Random) -> Source:
-    return RotationSource()
+def by_weight(endpoint: Endpoint) -> int:
+    """Weight: as somebody has set it."""
+    return endpoint.weight
 
 
-@dataclass(frozen=True, slots=True)
-class Strategy:
-    """One row: ``take`` candidates are read from each source and the lowest score is picked.
-
-    With one candidate there is nothing to compare and the score is not computed.
-    """
-
-    name: str
-    sources: tuple[Callable[[Random], Source], ...]
-    score: Score
-    take: int = 1
+def by_hardware(endpoint: Endpoint) -> int:
+    """Weight: TFLOPS times GPU memory, each of all GPUs; only ratios count, so no baseline is divided by."""
+    return (endpoint.gpu_tflops or BASELINE_TFLOPS) * (endpoint.gpu_memory_gb or BASELINE_GB)
 
 
-STRATEGIES: dict[str, Strategy] = {
-    row.name: row
-    for row in (
-        # Weighted least connections, as in the Linux Virtual Server scheduler of that name. For pods of unequal size.
-        # O(log n).
-        Strategy("WeightedLeastConnections", (_least_ratio,), by_load_ratio),
-        # Least outstanding requests. For pods of equal size, or when capacity is only a ceiling. O(log n).
-        Strategy("LeastRequests", (_least_in_flight,), by_in_flight),
-        # In turn, whatever the load: least recently picked. For equal pods and requests of equal length. O(log n).
-        Strategy("RoundRobin", (_rotation,), by_in_flight),
-        # Mitzenmacher, "The power of two choices in randomized load balancing" (2001). For many replicas of the
-        # router that do not see each other's picks. O(1).
-        Strategy("PowerOfTwoChoices", (SampleSource,), by_load_ratio, take=2),
-    )
+WEIGHTS: dict[str, Callable[[Endpoint], int]] = {
+    "Capacity": by_capacity,
+    "Explicit": by_weight,
+    "Hardware": by_hardware,
 }
 
 
-def strategy_named(name: str) -> Strategy:
-    """Return the row of that name; ``ValueError`` names those there are."""
+def _least(order: Callable[[Endpoint], int], _: PoolSettings, __: Random) -> Policy:
+    return Policy(partial(_draw_least, order))
+
+
+def _draw_least(order: Callable[[Endpoint], int]) -> tuple[Draw, ...]:
+    return (Draw(LeastSource(order)),)
+
+
+def _round_robin(_: PoolSettings, __: Random) -> Policy:
+    return Policy(_draw_turns)
+
+
+def _draw_turns() -> tuple[Draw, ...]:
+    return (Draw(RotationSource()),)
+
+
+def _weighted_round_robin(settings: PoolSettings, _: Random) -> Policy:
+    return Policy(partial(_draw_weighted, WEIGHTS[settings.weight_by]))
+
+
+def _draw_weighted(weigh: Callable[[Endpoint], int]) -> tuple[Draw, ...]:
+    return (Draw(WeightedRotationSource(weigh)),)
+
+
+def _two_choices(_: PoolSettings, rng: Random) -> Policy:
+    return Policy(partial(_draw_two, rng), _score_load_ratio)
+
+
+def _draw_two(rng: Random) -> tuple[Draw, ...]:
+    return (Draw(SampleSource(rng), take=2),)
+
+
+def _score_load_ratio(_: Request, __: float) -> Score:
+    return by_load_ratio
+
+
+def _least_tokens(_: PoolSettings, __: Random) -> Policy:
+    return Policy(partial(_draw_least, by_tokens), notes=Notes(), needs=Needs(lengths=True, usage=True))
+
+
+def _weighted_response_time(settings: PoolSettings, _: Random) -> Policy:
+    times = ResponseTimes(settings.latency)
+    return Policy(partial(_draw_weighted, times.weigh), notes=times)
+
+
+def _shortest_expected_completion(_: PoolSettings, __: Random) -> Policy:
+    history = History()
+    score = partial(score_finish, history)
+    return Policy(_draw_speeds, score, notes=history, needs=Needs(lengths=True, usage=True))
+
+
+def _draw_speeds() -> tuple[Draw, ...]:
+    return (Draw(ClassSource(slowness_class, queue_seconds), SPEEDS_COMPARED),)
+
+
+def _prefix_cache(settings: PoolSettings, _: Random) -> Policy:
+    draws = partial(_draw_ring, settings.max_load_percent)
+    return Policy(draws, sees_request=True, needs=Needs(prefix=True))
+
+
+def _draw_ring(percent: int) -> tuple[Draw, ...]:
+    return Draw(RingSource(_prefix, percent)), Draw(LeastSource(by_load_ratio))
+
+
+def _prefix(request: Request) -> int | None:
+    return None if request.traits is None else request.traits.prefix
+
+
+def _session_affinity(settings: PoolSettings, _: Random) -> Policy:
+    sessions = Sessions(settings.session_ttl)
+    draws = partial(_draw_sessions, sessions, settings)
+    needs = Needs(session_header=settings.session_header)
+    return Policy(draws, sees_request=True, notes=sessions, needs=needs)
+
+
+def _draw_sessions(sessions: Sessions, settings: PoolSettings) -> tuple[Draw, ...]:
+    least = LeastSource(by_load_ratio)
+    percent, hard = settings.max_load_percent, settings.hard_sessions
+    return (Draw(SessionSource(sessions, least, percent=percent, hard=hard)),)
+
+
+STRATEGIES: dict[str, Make] = {
+    "WeightedLeastConnections": partial(_least, by_load_ratio),
+    "LeastRequests": partial(_least, by_in_flight),
+    "RoundRobin": _round_robin,
+    "WeightedRoundRobin": _weighted_round_robin,
+    "PowerOfTwoChoices": _two_choices,
+    "LeastTokens": _least_tokens,
+    "WeightedResponseTime": _weighted_response_time,
+    "ShortestExpectedCompletion": _shortest_expected_completion,
+    "PrefixCache": _prefix_cache,
+    "SessionAffinity": _session_affinity,
+}
+"""Named functions and no closures throughout, so that a router can be copied and stored as a whole."""
+
+
+def strategy_named(name: str) -> Make:
+    """Return what makes the policy of that name; ``ValueError`` names those there are."""
     try:
         return STRATEGIES[name]
     except KeyError:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from tailrace import collector
+from tailrace.core.model import Needs, Traits
 from tailrace.http.errors import DoorError, bad_request, too_complex
 from tailrace.http.estimate import estimate
+from tailrace.http.traits import traits
 
 LARGE_BYTES = 256 * 1024
 """Bodies up to here can't hold enough values to matter."""
@@ -36,9 +39,8 @@ class Reader:
         self._image_tokens = image_tokens
         self._output_tokens = output_tokens
 
-    def read(self, body: bytes) -> Ask:
-        """Return what the body asks for; DoorError 400 when it says no model."""
-        document = parse_object(body)
+    def read(self, document: dict[str, Any]) -> Ask:
+        """Return what the document asks for; DoorError 400 when it says no model."""
         model = document.get("model")
         if not isinstance(model, str) or not model:
             raise bad_request(
@@ -51,6 +53,11 @@ class Reader:
     def tokens(self, document: dict[str, Any]) -> int:
         """Return the estimated tokens of the request."""
         return estimate(document, image_tokens=self._image_tokens, output_tokens=self._output_tokens)
+
+    def traits(self, document: dict[str, Any], headers: Mapping[str, str], needs: Needs, model: str) -> Traits:
+        """Return what the strategy for the model needs besides."""
+        image, output = self._image_tokens, self._output_tokens
+        return traits(document, headers, needs, model=model, image_tokens=image, output_tokens=output)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from tailrace.http.headers import to_client, to_upstream
 from tailrace.http.observer import Observer
 from tailrace.http.rewrite import replace_model
 from tailrace.http.upstream import AttemptError, Upstream, words
+from tailrace.http.usage import read_usage
 from tailrace.http.watch import Stop, Watch
 
 LAST_WORDS_SECONDS = 5.0
@@ -55,10 +56,21 @@ class _Relayed(web.StreamResponse):
 
 
 class Carry:
-    """The life of one request at the proxy. ``code`` says in the end what went wrong, empty when nothing did."""
+    """The life of one request at the proxy. ``code`` says in the end what went wrong, empty when nothing did.
+
+    ``counts``: the strategy wants to know what the engine counted.
+    """
 
     def __init__(
-        self, means: Means, request: web.BaseRequest, asked: Request, body: Body, *, identity: str, stream: bool
+        self,
+        means: Means,
+        request: web.BaseRequest,
+        asked: Request,
+        body: Body,
+        *,
+        identity: str,
+        stream: bool,
+        counts: bool = False,
     ) -> None:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
@@ -78,6 +90,8 @@ class Carry:
         self._watch = Watch(loop, task, stream=stream, client_blocks=self._client_blocks)
         self._exchange = Exchange(means.router, asked)
         self._response: web.StreamResponse | None = None
+        self._counts = counts
+        self._before = b""
         self._tail = b""
         self._relayed = False
 
@@ -169,6 +183,7 @@ class Carry:
         try:
             while chunk:
                 self.chunks += 1
+                self._before = self._tail
                 self._tail = chunk if len(chunk) >= sse.TAIL_BYTES else sse.tail(self._tail, chunk)
                 await response.write(chunk)
                 chunk = await content.readany()
@@ -183,7 +198,7 @@ class Carry:
         """Book the end: the engine is done, even if the client has yet to read the last bytes."""
         self.last_at = perf_counter()
         self._relayed = True
-        self._exchange.completed(self._means.clock())
+        self._exchange.completed(self._means.clock(), read_usage(self._before + self._tail) if self._counts else None)
 
     def _broken(self, error: Exception) -> None:
         """Tell a client that has left from an engine that has: both look alike where they are noticed."""

@@ -22,11 +22,25 @@ def estimate(document: Mapping[str, object], *, image_tokens: int, output_tokens
 
     An image counts ``image_tokens``; the answer counts what the request allows it, ``output_tokens`` at most.
     """
+    return max(1, prompt_tokens(document, image_tokens) + allowed_tokens(document, output_tokens))
+
+
+def prompt_tokens(document: Mapping[str, object], image_tokens: int) -> int:
+    """Return the estimated tokens of the prompt, 0 without one."""
     size = 0
     for field in _TEXT_FIELDS:
         if field in document:
             size += _bytes(document[field], image_tokens * BYTES_PER_TOKEN, _MAX_DEPTH)
-    return max(1, -(-size // BYTES_PER_TOKEN) + _output(document, output_tokens))
+    return -(-size // BYTES_PER_TOKEN)
+
+
+def allowed_tokens(document: Mapping[str, object], limit: int) -> int:
+    """Return how many tokens the answer may have, ``limit`` at most; 0 when the request does not say."""
+    for name in _OUTPUT_FIELDS:
+        asked = document.get(name)
+        if isinstance(asked, int) and asked > 0:
+            return min(asked, limit)
+    return 0
 
 
 def _bytes(value: object, image_bytes: int, depth: int) -> int:
@@ -56,11 +70,3 @@ def _part_bytes(part: Mapping[str, object], image_bytes: int, depth: int) -> int
         if name in part:
             total += _bytes(part[name], image_bytes, depth - 1)
     return total
-
-
-def _output(document: Mapping[str, object], limit: int) -> int:
-    for name in _OUTPUT_FIELDS:
-        asked = document.get(name)
-        if isinstance(asked, int) and asked > 0:
-            return min(asked, limit)
-    return 0

@@ -9,6 +9,7 @@ from typing import Any
 from tailrace.core.model import Outcome
 from tailrace.core.router import Completion, Router
 from tailrace.http.errors import DoorError, bad_request
+from tailrace.http.usage import given_usage
 
 _OUTCOMES = {o.value: o for o in (Outcome.COMPLETED, Outcome.FAILED, Outcome.CLIENT_GONE)}
 
@@ -27,7 +28,7 @@ class Given:
         return self._renew(attempt) if name == RENEW else self._complete(attempt, document)
 
     def _complete(self, attempt: str, document: Mapping[str, Any]) -> dict[str, Any] | None:
-        done = self._router.complete(attempt, _outcome(document), self._clock())
+        done = self._router.complete(attempt, _outcome(document), self._clock(), given_usage(document))
         return None if done is Completion.UNKNOWN else {"request": attempt, "completed": done.value}
 
     def _renew(self, attempt: str) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from tailrace.core.model import Request
 from tailrace.core.router import NOT_SYNCED, Router
-from tailrace.http.ask import Ask, Reader
+from tailrace.http.ask import Reader, parse_object
 from tailrace.http.body import Bodies, Body
 from tailrace.http.carry import CLIENT_GONE, Carry, Means
 from tailrace.http.dispatch import Dispatch, get, post
@@ -105,9 +105,8 @@ class ProxyDoor:
         self._under_way += 1
         visit = _Visit(self._means.observer, perf_counter)
         try:
-            ask = self._reader.read(await self._bodies.read(request, body))
-            visit.model = ask.model
-            visit.carry = self._carry(request, body, ask, identity)
+            await self._bodies.read(request, body)
+            visit.carry = self._carry(request, body, identity, visit)
             return await visit.carry.run()
         except DoorError as error:
             visit.refused(error)
@@ -125,9 +124,17 @@ class ProxyDoor:
             self._under_way -= 1
             visit.end()
 
-    def _carry(self, request: web.BaseRequest, body: Body, ask: Ask, identity: str) -> Carry:
-        asked = Request(ask.model, ask.tokens, request.headers.get(NAMESPACE))
-        return Carry(self._means, request, asked, body, identity=identity, stream=ask.stream)
+    def _carry(self, request: web.BaseRequest, body: Body, identity: str, visit: _Visit) -> Carry:
+        """Read what the body asks for. The document that it holds ends here: it takes many times the body's memory."""
+        document = parse_object(body.content)
+        ask = self._reader.read(document)
+        visit.model = ask.model
+        namespace = request.headers.get(NAMESPACE)
+        needs = self._means.router.needs(ask.model, namespace)
+        traits = None if needs is None else self._reader.traits(document, request.headers, needs, ask.model)
+        asked = Request(ask.model, ask.tokens, namespace, traits=traits)
+        counts = needs is not None and needs.usage
+        return Carry(self._means, request, asked, body, identity=identity, stream=ask.stream, counts=counts)
 
     # Models
 

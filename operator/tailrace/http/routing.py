@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -99,7 +100,13 @@ class RoutingDoor:
         tokens = said("tokens")
         estimate = self._reader.tokens(dict(document)) if tokens is None else _whole(tokens)
         namespace = said("namespace")
-        return Request(model, estimate, namespace if isinstance(namespace, str) else None, leased=True)
+        namespace = namespace if isinstance(namespace, str) else None
+        needs = self._router.needs(model, namespace)
+        traits = None
+        if needs is not None:
+            traits = self._reader.traits(dict(document), request.headers, needs, model)
+            traits = replace(traits, prompt_tokens=traits.prompt_tokens or estimate)
+        return Request(model, estimate, namespace, leased=True, traits=traits)
 
     def _answer(self, pick: Pick) -> web.StreamResponse:
         expires = int((pick.expires_at or 0.0) - self._clock())

@@ -1,11 +1,24 @@
-"""GPU memory of a pod, from the labels of its node. Pure."""
+"""GPU memory and speed of a pod, from the labels of its node. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tailrace.api.gpu import DEFAULT_LABELS, GpuLabel, GpuMemory, UnknownGpuMemory, gpus_asked, pod_gpu_memory_gb
+from tailrace.api.gpu import (
+    DEFAULT_LABELS,
+    GpuLabel,
+    GpuMemory,
+    UnknownGpuMemory,
+    gpus_asked,
+    pod_gpu_memory_gb,
+    pod_gpu_tflops,
+)
 from tailrace.kube.client import Document
+
+
+def gpu_tflops(pod: Document, labels: Mapping[str, str]) -> int | None:
+    """Return the TFLOPS of all GPUs of the pod, None when they are not known."""
+    return pod_gpu_tflops(labels, gpus_asked(pod.get("spec") or {}))
 
 
 class Measurer:

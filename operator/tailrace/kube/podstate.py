@@ -36,6 +36,8 @@ class Owner:
     capacity: int = 1
     gpu_memory_gb: int | None = None
     drain: DrainSpec = field(default_factory=DrainSpec)
+    gpu_tflops: int | None = None
+    weight: int = 1
 
 
 def node_facts(node: Document) -> Node:
@@ -52,6 +54,8 @@ def owner_of(server: InferenceServer) -> Owner:
         port=spec.port,
         capacity=spec.capacity,
         gpu_memory_gb=spec.gpu_memory_gb,
+        gpu_tflops=spec.gpu_tflops,
+        weight=spec.weight,
         drain=DrainSpec(spec.drain.timeout_seconds, spec.drain.settle_seconds, spec.drain.shutdown_seconds),
     )
 
@@ -68,14 +72,15 @@ def observe(
     owner: Owner,
     node: Node | None = None,
     gpu_memory_gb: int | None = None,
+    gpu_tflops: int | None = None,
     before: Deletion | None = None,
     why: DrainReason = DrainReason.DELETE,
 ) -> EndpointSpec:
     """Return the endpoint that this pod is.
 
-    ``node`` is None while nothing is known of it; ``gpu_memory_gb`` is what its labels tell. ``before`` is the
-    deletion first seen of this uid: it stands, because the kubelet's last delete shortens the grace period to 0.
-    ``why`` names the reason of a first deletion.
+    ``node`` is None while nothing is known of it; ``gpu_memory_gb`` and ``gpu_tflops`` are what its labels tell.
+    ``before`` is the deletion first seen of this uid: it stands, because the kubelet's last delete shortens the grace
+    period to 0. ``why`` names the reason of a first deletion.
     """
     reason = unready_reason(pod)
     drain = drain_spec(pod, owner.drain)
@@ -87,6 +92,8 @@ def observe(
         capacity=owner.capacity,
         ready=not reason,
         gpu_memory_gb=owner.gpu_memory_gb or gpu_memory_gb,
+        gpu_tflops=owner.gpu_tflops or gpu_tflops,
+        weight=owner.weight,
         node=_node_name(pod),
         reason=reason,
         version=objects.version(pod),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tailrace.api.inferenceserver import FixedEndpoint, InferenceServer
+from tailrace.api.spec import SessionMode
 from tailrace.core.model import DrainSpec, EndpointSpec, ModelSpec, PoolSettings, ServerSpec, Timeouts
 
 
@@ -37,6 +38,12 @@ def pool_settings(server: InferenceServer) -> PoolSettings:
         strategy=balancing.strategy.value,
         long_prompt_tokens=balancing.long_prompt_tokens,
         long_prompt_min_gpu_memory_gb=balancing.long_prompt_min_gpu_memory_gb,
+        weight_by=balancing.weight_by.value,
+        latency=balancing.latency.value,
+        session_header=balancing.session.header,
+        session_ttl=balancing.session.ttl_seconds,
+        hard_sessions=balancing.session.mode is SessionMode.HARD,
+        max_load_percent=balancing.max_load_percent,
     )
 
 
@@ -56,5 +63,7 @@ def _fixed(server: InferenceServer, endpoint: FixedEndpoint) -> EndpointSpec:
         capacity=endpoint.capacity or spec.capacity,
         ready=True,
         gpu_memory_gb=endpoint.gpu_memory_gb or spec.gpu_memory_gb,
+        weight=endpoint.weight or spec.weight,
+        gpu_tflops=endpoint.gpu_tflops or spec.gpu_tflops,
         drain=DrainSpec(drain.timeout_seconds, drain.settle_seconds, drain.shutdown_seconds),
     )

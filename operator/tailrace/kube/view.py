@@ -24,6 +24,7 @@ from tailrace.core.model import (
 from tailrace.kube import objects
 from tailrace.kube.client import Document, Listing, Resource
 from tailrace.kube.departure import departure
+from tailrace.kube.gpumemory import gpu_tflops
 from tailrace.kube.podstate import Node, Owner, lost_owner, node_facts, observe
 from tailrace.kube.servers import Server, understand
 from tailrace.kube.serverstate import fixed_endpoints
@@ -218,6 +219,7 @@ class View:
                 owner=self._owner(key, pod),
                 node=node,
                 gpu_memory_gb=self._measure(pod, node.labels) if node else None,
+                gpu_tflops=gpu_tflops(pod, node.labels) if node else None,
                 before=known,
                 why=self._departure(key, pod) if first_deletion else DrainReason.DELETE,
             )

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from tailrace.core.endpoint import Endpoint
+from tailrace.core.model import Request
+
+ANY = Request("")
+"""Stands for a request of which nothing is known: the pick of those who have none to show."""
 
 
 class Source(Protocol):
@@ -31,11 +35,14 @@ class Source(Protocol):
         ...
 
     def best(self) -> Endpoint | None:
-        """Return the first of ``offer``, None when there is none."""
+        """Return the first that ``offer`` yields for any request, None when there is none."""
         ...
 
-    def offer(self) -> Iterator[Endpoint]:
-        """Yield each available endpoint at most once, best first. Nothing else is called while it is read."""
+    def offer(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:
+        """Yield available endpoints for the request, each at most once, best first.
+
+        Nothing else is called while it is read.
+        """
         ...
 
     def order(self, endpoint: Endpoint) -> float:

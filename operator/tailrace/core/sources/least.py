@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 
 from tailrace.core.endpoint import ADDED_BITS, Endpoint
+from tailrace.core.model import Request
+from tailrace.core.sources.base import ANY
 
 _ADDED = (1 << ADDED_BITS) - 1
 _SLACK = 64
@@ -61,7 +63,7 @@ class LeastSource:
             heapreplace(heap, present)
         return None
 
-    def offer(self) -> Iterator[Endpoint]:
+    def offer(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:  # noqa: ARG002 - the same for all
         """Yield endpoints in order."""
         heap = self._heap
         passed: list[int] = []

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from random import Random
 
 from tailrace.core.endpoint import Endpoint
+from tailrace.core.model import Request
+from tailrace.core.sources.base import ANY
 
 
 class SampleSource:
@@ -42,7 +44,7 @@ class SampleSource:
         """Return any one."""
         return next(self.offer(), None)
 
-    def offer(self) -> Iterator[Endpoint]:
+    def offer(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:  # noqa: ARG002 - the same for all
         """Yield endpoints by a shuffle that goes only as far as it is read (Fisher and Yates)."""
         items = self._items
         for drawn in range(len(items)):

@@ -1,0 +1,66 @@
+"""Scores and weights made of what meters and notes have learnt."""
+
+from __future__ import annotations
+
+from math import log2
+
+from tailrace.core.endpoint import RANK_BITS, Endpoint
+from tailrace.core.history import History
+from tailrace.core.learn import Mean
+from tailrace.core.meter import SMOOTHING, Notes, Work
+from tailrace.core.model import Request
+from tailrace.core.policy import Score
+
+STEPS_PER_SECOND = 1 << 20
+CLASSES_PER_DOUBLING = 2
+"""Endpoints of one class differ in speed by less than the square root of two."""
+SLOWEST = 50.0
+"""How much slower than the mean an endpoint counts at most: it must be picked now and then, or it could not recover."""
+
+
+class ResponseTimes(Notes):
+    """Weights by how long requests took: capacity / latency, by the ``Mean`` or the ``P95`` of an endpoint's last ones.
+
+    An endpoint that has answered nothing yet counts as the mean of all.
+    """
+
+    def __init__(self, latency: str) -> None:
+        super().__init__()
+        self._p95 = latency == "P95"
+        self._of_all = Mean(SMOOTHING)
+
+    def completed(self, work: Work, took: float, now: float) -> None:  # noqa: ARG002 - no clock is needed here
+        """Learn from a request that has come to its end."""
+        usual = self._of_all.value or took
+        self._of_all.see(min(self._latency(work.endpoint) or took, SLOWEST * usual))
+
+    def weigh(self, endpoint: Endpoint) -> int:
+        """Return the endpoint's weight, at least 1."""
+        usual = self._of_all.value or 1.0
+        latency = min(self._latency(endpoint) or usual, SLOWEST * usual)
+        return max(1, int(endpoint.capacity * STEPS_PER_SECOND / max(latency, 0.001)))
+
+    def _latency(self, endpoint: Endpoint) -> float | None:
+        return endpoint.meter.p95.value if self._p95 else endpoint.meter.mean.value
+
+
+def slowness_class(endpoint: Endpoint) -> int:
+    """Return the class of the endpoint's speed: the same for those that differ by less than the square root of two."""
+    return round(CLASSES_PER_DOUBLING * log2(endpoint.meter.slowness.value))
+
+
+def queue_seconds(endpoint: Endpoint) -> int:
+    """Order: the least work per slot, at usual speed, then the rank."""
+    return (int(STEPS_PER_SECOND * endpoint.meter.seconds / endpoint.capacity) << RANK_BITS) | endpoint.rank
+
+
+def score_finish(history: History, request: Request, now: float) -> Score:
+    """Compare by when the request would be done: (work there per slot + this request) x the endpoint's slowness."""
+    needed = STEPS_PER_SECOND * history.predict(*history.lengths.of(request))
+
+    def finish(endpoint: Endpoint) -> int:
+        meter = endpoint.meter
+        steps = (STEPS_PER_SECOND * meter.seconds / endpoint.capacity + needed) * meter.slowness_at(now)
+        return (int(steps) << RANK_BITS) | endpoint.rank
+
+    return finish

@@ -1,0 +1,75 @@
+"""Small learners: figures that follow what is seen and forget what is old. Bounded, O(1) or nearly so."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from math import ceil
+
+WINDOW = 100
+"""How many values a quantile is taken of."""
+
+
+class Mean:
+    """An exponentially weighted mean: ``value`` is None until something was seen."""
+
+    __slots__ = ("_smoothing", "value")
+
+    def __init__(self, smoothing: float) -> None:
+        self._smoothing = smoothing
+        self.value: float | None = None
+
+    def see(self, value: float) -> None:
+        """Take in one value."""
+        self.value = value if self.value is None else self.value + self._smoothing * (value - self.value)
+
+
+class Quantile:
+    """A quantile (0 to 1) of the last ``WINDOW`` values: exact, by a sorted copy of them."""
+
+    __slots__ = ("_last", "_share", "_sorted")
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._last: deque[float] = deque()
+        self._sorted: list[float] = []
+
+    def see(self, value: float) -> None:
+        """Take in one value; the oldest goes."""
+        self._last.append(value)
+        insort(self._sorted, value)
+        if len(self._last) > WINDOW:
+            del self._sorted[bisect_left(self._sorted, self._last.popleft())]
+
+    @property
+    def value(self) -> float | None:
+        """The smallest value that at least that share of the values do not exceed; None until something was seen."""
+        if not self._sorted:
+            return None
+        return self._sorted[max(1, ceil(self._share * len(self._sorted))) - 1]
+
+
+class Ratio:
+    """What comes of what is put in: a ratio of two sums that both forget. Large samples weigh more than small ones."""
+
+    __slots__ = ("_above", "_below", "_keep")
+
+    def __init__(self, keep: float, value: float = 1.0, weight: float = 1.0) -> None:
+        self._keep = keep
+        self._above = value * weight
+        self._below = weight
+
+    def see(self, above: float, below: float) -> None:
+        """Take in one pair."""
+        self._above = self._above * self._keep + above
+        self._below = self._below * self._keep + below
+
+    def fade(self, keep: float, value: float) -> None:
+        """Forget all but that part of what was seen, and believe that much less in it than in ``value``."""
+        self._above = keep * (keep * self._above + (1.0 - keep) * value * self._below)
+        self._below *= keep
+
+    @property
+    def value(self) -> float:
+        """The ratio, at first the one it began with."""
+        return self._above / self._below

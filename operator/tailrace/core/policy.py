@@ -1,0 +1,45 @@
+"""What a strategy is made of: where candidates come from, how they compare, what is remembered of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from tailrace.core.endpoint import Endpoint
+from tailrace.core.meter import Notes
+from tailrace.core.model import Needs, PoolSettings, Request
+from tailrace.core.sources.base import Source
+
+Score = Callable[[Endpoint], int]
+"""The lowest wins; the endpoint's rank in the low bits makes every score unique."""
+
+Scoring = Callable[[Request, float], Score]
+"""(request, now) -> how its candidates compare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A source, and how many of its candidates are compared."""
+
+    source: Source
+    take: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One pool's strategy at work.
+
+    ``draws`` makes the sources, once for each set of candidates. ``score`` compares what was drawn; None: the first
+    that is offered is picked, and nothing is drawn from the other sources. ``sees_request``: a source offers different
+    endpoints to different requests. ``notes``: what is remembered, None for strategies that count requests only.
+    """
+
+    draws: Callable[[], tuple[Draw, ...]]
+    score: Scoring | None = None
+    sees_request: bool = False
+    notes: Notes | None = None
+    needs: Needs | None = None
+
+
+Make = Callable[[PoolSettings, Random], Policy]

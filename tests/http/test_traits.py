@@ -1,0 +1,211 @@
+"""What the doors find out of a request for the strategy in use, and that they do not look for anybody else."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+from tests.http.engine import Behaviour, Turn, stream
+from tests.http.test_routing import Asker
+from tests.http.world import CHAT, MODEL, World, endpoint
+
+from tailrace.core.model import Needs, Outcome, Pick, PoolSettings, Refusal, Request, Traits, Usage
+from tailrace.http.traits import BLOCK_BYTES, traits
+from tailrace.http.usage import given_usage, read_usage
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["content", "text", "a"]), inner),
+    max_leaves=12,
+)
+
+
+def found(document: dict[str, Any], needs: Needs, model: str = "m", **headers: str) -> Traits:
+    return traits(document, headers, needs, model=model, image_tokens=1000, output_tokens=512)
+
+
+def prefix(document: dict[str, Any], model: str = "m") -> int | None:
+    return found(document, Needs(prefix=True), model).prefix
+
+
+def chat(*texts: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text} for text in texts]}
+
+
+def test_only_what_is_needed_is_found_out() -> None:
+    document = chat("x" * 40) | {"max_tokens": 7}
+    assert found(document, Needs(), session="s") == Traits()
+    assert found(document, Needs(lengths=True)) == Traits(prompt_tokens=10, output_tokens=7)
+    assert found(document, Needs(session_header="x-id"), **{"x-id": "s"}) == Traits(session="s")
+    assert found(document, Needs(session_header="x-id")) == Traits()
+
+
+def test_prompts_that_begin_alike_have_the_same_prefix() -> None:
+    system = "You are a helpful assistant. " * 30
+    assert prefix(chat(system, "one")) == prefix(chat(system, "two", "three"))
+    assert prefix(chat(system, "one")) != prefix(chat("Z" + system[1:], "one"))
+    assert prefix(chat("short")) == prefix(chat("short"))
+    assert prefix(chat("short")) != prefix(chat("short", "longer"))
+    assert prefix(chat("ab", "c")) != prefix(chat("a", "bc"))
+
+
+def test_the_block_is_128_tokens_long() -> None:
+    first = "a" * BLOCK_BYTES
+    assert prefix({"prompt": first + "b"}) == prefix({"prompt": first + "c"})
+    assert prefix({"prompt": first[: BLOCK_BYTES - 10] + "b" * 50}) != prefix({"prompt": first})
+    assert prefix({"prompt": list(range(1000))}) == prefix({"prompt": [*range(500), 7]})
+    assert prefix({"prompt": [1, 2]}) != prefix({"prompt": [12]})
+
+
+def test_models_and_adapters_share_no_prefix() -> None:
+    assert prefix(chat("hello"), "m") != prefix(chat("hello"), "lora")
+
+
+def test_pictures_are_told_apart() -> None:
+    def picture(url: str) -> dict[str, Any]:
+        return {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
+
+    assert prefix(picture("a")) == prefix(picture("a"))
+    assert prefix(picture("a")) != prefix(picture("b"))
+
+
+def test_there_is_no_prefix_without_a_prompt() -> None:
+    assert prefix({}) is prefix({"messages": []}) is prefix({"prompt": None}) is None
+
+
+def test_a_prefix_is_the_same_in_every_process_and_version() -> None:
+    assert prefix(chat("hello")) == 12820943056668891378
+
+
+@given(st.dictionaries(st.sampled_from(["messages", "prompt", "input", "system"]), JSON))
+def test_no_document_breaks_it(document: dict[str, Any]) -> None:
+    found(document, Needs(lengths=True, prefix=True))
+
+
+def test_a_deep_or_large_document_is_read_no_further_than_needed() -> None:
+    deep: Any = "x"
+    for _ in range(900):
+        deep = [deep]
+    assert prefix({"prompt": deep}) is None
+    assert prefix({"prompt": "x" * 10_000_000}) == prefix({"prompt": "x" * BLOCK_BYTES})
+
+
+@pytest.mark.parametrize(
+    ("end", "usage"),
+    [
+        (b'"usage":{"prompt_tokens":12,"completion_tokens":3,"total_tokens":15}}', Usage(12, 3)),
+        (b'data: {"usage": {"prompt_tokens": 12, "completion_tokens": 3}}\n\ndata: [DONE]\n\n', Usage(12, 3)),
+        (b'"usage":{"input_tokens":5,"output_tokens":2}', Usage(5, 2)),
+        (b'"usage":{"prompt_tokens":5}', Usage(5, None)),
+        (b"data: [DONE]\n\n", None),
+        (b'"content":"\\"prompt_tokens\\": 9"', None),
+        (b'"prompt_tokens":99999999999999', None),
+        (b"", None),
+    ],
+)
+def test_the_usage_is_read_from_the_end_of_an_answer(end: bytes, usage: Usage | None) -> None:
+    assert read_usage(end) == usage
+
+
+@pytest.mark.parametrize(
+    ("document", "usage"),
+    [
+        ({"usage": {"prompt_tokens": 5, "completion_tokens": 2}}, Usage(5, 2)),
+        ({"usage": {"input_tokens": 5}}, Usage(5, None)),
+        ({"usage": {"prompt_tokens": "5", "completion_tokens": -1}}, Usage()),
+        ({"usage": 5}, None),
+        ({}, None),
+    ],
+)
+def test_the_usage_may_be_given_with_a_completion(document: dict[str, Any], usage: Usage | None) -> None:
+    assert given_usage(document) == usage
+
+
+@dataclass
+class Asked:
+    """What a world's router was asked and told."""
+
+    requests: list[Request] = field(default_factory=list)
+    usages: list[Usage | None] = field(default_factory=list)
+
+
+def listen(world: World, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """Note what the doors say to the router."""
+    asked = Asked()
+    acquire, release = world.router.acquire, world.router.release
+
+    def acquired(request: Request, now: float) -> Pick | Refusal:
+        asked.requests.append(request)
+        return acquire(request, now)
+
+    def released(attempt: str, outcome: Outcome, now: float, usage: Usage | None = None) -> bool:
+        asked.usages.append(usage)
+        return release(attempt, outcome, now, usage)
+
+    monkeypatch.setattr(world.router, "acquire", acquired)
+    monkeypatch.setattr(world.router, "release", released)
+    return asked
+
+
+async def answer_usage(turn: Turn) -> None:
+    body = b'{"choices":[],"usage":{"prompt_tokens":30,"completion_tokens":4}}'
+    await turn.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+
+async def relayed(
+    world: World, monkeypatch: pytest.MonkeyPatch, strategy: str, engine: Behaviour = answer_usage
+) -> Asked:
+    """Relay one chat request with a session under that strategy."""
+    served = await world.engine(engine)
+    world.serve(endpoint("pod-0", served.address), pool=PoolSettings(strategy))
+    asked = listen(world, monkeypatch)
+    document = chat("x" * 40) | {"model": MODEL, "max_tokens": 7, "stream": engine is not answer_usage}
+    url = f"http://127.0.0.1:{world.proxy_port}{CHAT}"
+    async with world.session.post(url, data=json.dumps(document), headers={"x-session-id": "s"}) as response:
+        assert response.status == 200
+        await response.read()
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected", "usage"),
+    [
+        ("WeightedLeastConnections", None, None),
+        ("WeightedResponseTime", None, None),
+        ("LeastTokens", Traits(10, 7), Usage(30, 4)),
+        ("ShortestExpectedCompletion", Traits(10, 7), Usage(30, 4)),
+        ("SessionAffinity", Traits(session="s"), None),
+        ("PrefixCache", Traits(prefix=prefix(chat("x" * 40), MODEL)), None),
+    ],
+)
+async def test_the_proxy_finds_out_what_the_strategy_needs(
+    monkeypatch: pytest.MonkeyPatch, strategy: str, expected: Traits | None, usage: Usage | None
+) -> None:
+    async with World() as world:
+        asked = await relayed(world, monkeypatch, strategy)
+        assert [request.traits for request in asked.requests] == [expected]
+        assert asked.usages == [usage]
+
+
+async def test_the_usage_of_a_stream_stands_in_one_of_its_last_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = (b'data: {"choices":[]}\n\n', b'data: {"usage":{"completion_tokens":9}}\n\n', b"data: [DONE]\n\n")
+    async with World() as world:
+        asked = await relayed(world, monkeypatch, "LeastTokens", stream(*events, pause=0.01))
+        assert asked.usages == [Usage(None, 9)]
+
+
+async def test_the_routing_door_finds_it_out_too_and_is_told_the_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World() as world:
+        world.serve(endpoint("pod-0", "10.0.0.7:8000"), pool=PoolSettings("LeastTokens"))
+        ask = Asker(world, await world.routing_port())
+        asked = listen(world, monkeypatch)
+        for body, headers in ((chat("x" * 40) | {"max_tokens": 7}, {}), (None, {"x-tailrace-tokens": "90"})):
+            status, answer, _ = await ask(body=body, headers={"x-tailrace-model": MODEL, **headers})
+            assert status == 200
+            usage = {"usage": {"prompt_tokens": 11, "completion_tokens": 2}}
+            status, _, _ = await ask(f"/complete/{answer['request']}", body=usage)
+            assert status == 200
+        assert [request.traits for request in asked.requests] == [Traits(10, 7), Traits(90, 0)]
+        assert asked.usages == [Usage(11, 2), Usage(11, 2)]
