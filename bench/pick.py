@@ -142,6 +142,7 @@ def strategy(name: str, shape: Shape) -> Subject:
         now += 0.001
         pick = made.acquire(Request(MODEL, SHORT, traits=rng.choice(kinds)), now)
         assert isinstance(pick, Pick)
+        made.first_byte(pick.attempt, now)
         return pick.attempt
 
     return Subject(take, lambda attempt: made.release(attempt, Outcome.COMPLETED, now))
@@ -150,7 +151,9 @@ def strategy(name: str, shape: Shape) -> Subject:
 def make_traits(rng: Random) -> Traits:
     """Return what a door might have found out of some request."""
     prompt, output = int(rng.lognormvariate(6, 1)), int(rng.lognormvariate(5, 1))
-    return Traits(prompt, output, session=f"session-{rng.randrange(KINDS)}", prefix=rng.getrandbits(64))
+    chain = tuple(rng.getrandbits(60) for _ in range(prompt // 128))
+    session = f"session-{rng.randrange(KINDS)}"
+    return Traits(prompt, output, session, rng.getrandbits(64), chain, streams=True)
 
 
 def nothing() -> Subject:

@@ -37,6 +37,7 @@ class Script:
     given: list[Pick] = field(default_factory=list)
     repeatable: bool = True
     usage: Usage | None = None
+    ok: bool | None = None
 
     def acquire(self, request: Request, now: float) -> Pick | Refusal:
         self.times.append(now)
@@ -48,9 +49,10 @@ class Script:
         self.given.append(pick)
         return pick
 
-    def first_byte(self, attempt_id: str, now: float) -> None:
+    def first_byte(self, attempt_id: str, now: float, *, ok: bool = True) -> None:
         self.times.append(now)
         self.first_bytes.append(attempt_id)
+        self.ok = ok
 
     def is_overdue(self, attempt_id: str, now: float) -> bool:
         self.times.append(now)
@@ -76,7 +78,8 @@ def exchange(*answers: str | RefusalCode) -> tuple[Exchange, Script]:
 
 def test_what_the_engine_counted_is_passed_on_with_the_end() -> None:
     made, script = exchange("a")
-    made.first_byte(NOW)
+    made.first_byte(NOW, ok=False)
+    assert script.ok is False
     made.completed(NOW, Usage(7, 2))
     assert script.usage == Usage(7, 2)
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import hypothesis.strategies as st
@@ -12,7 +13,7 @@ from tests.http.test_routing import Asker
 from tests.http.world import CHAT, MODEL, World, endpoint
 
 from tailrace.core.model import Needs, Outcome, Pick, PoolSettings, Refusal, Request, Traits, Usage
-from tailrace.http.traits import BLOCK_BYTES, traits
+from tailrace.http.traits import BLOCK_BYTES, MOST_BLOCKS, traits
 from tailrace.http.usage import given_usage, read_usage
 
 JSON = st.recursive(
@@ -71,6 +72,36 @@ def test_pictures_are_told_apart() -> None:
     assert prefix(picture("a")) != prefix(picture("b"))
 
 
+def chain(document: dict[str, Any], model: str = "m") -> tuple[int, ...]:
+    return found(document, Needs(chain=True), model).chain
+
+
+def test_a_chain_has_a_hash_for_each_whole_block_and_grows_with_the_conversation() -> None:
+    turns = ["x" * 700, "y" * 1000, "z" * 400]
+    chains = [chain(chat(*turns[: n + 1])) for n in range(3)]
+    assert [len(each) for each in chains] == [1, 3, 4]
+    for shorter, longer in pairwise(chains):
+        assert longer[: len(shorter)] == shorter
+    assert chain(chat("x" * 700, "Y" + turns[1])) != chains[1]
+    assert set(chain(chat(*turns), "lora")).isdisjoint(chains[2])
+    assert chain({}) == chain(chat("short")) == ()
+
+
+def test_a_chain_ends_at_a_length_that_nobody_needs_more_of() -> None:
+    assert len(chain({"prompt": "x" * (MOST_BLOCKS + 10) * BLOCK_BYTES})) == MOST_BLOCKS
+
+
+def test_a_picture_is_as_long_in_a_chain_as_its_tokens() -> None:
+    def picture(url: str) -> dict[str, Any]:
+        part = {"type": "image_url", "image_url": {"url": url}}
+        return {"messages": [{"role": "user", "content": [part, {"type": "text", "text": "t" * 700}]}]}
+
+    one, other = chain(picture("data:" + "A" * 1_000_000)), chain(picture("data:" + "B" * 9))
+    assert len(one) == len(other) == 1000 * 4 // BLOCK_BYTES + 2
+    assert one[0] != other[0]
+    assert chain({"messages": [{"content": [{"image_url": None}]}]}) != ()
+
+
 def test_there_is_no_prefix_without_a_prompt() -> None:
     assert prefix({}) is prefix({"messages": []}) is prefix({"prompt": None}) is None
 
@@ -81,7 +112,7 @@ def test_a_prefix_is_the_same_in_every_process_and_version() -> None:
 
 @given(st.dictionaries(st.sampled_from(["messages", "prompt", "input", "system"]), JSON))
 def test_no_document_breaks_it(document: dict[str, Any]) -> None:
-    found(document, Needs(lengths=True, prefix=True))
+    found(document, Needs(lengths=True, prefix=True, chain=True))
 
 
 def test_a_deep_or_large_document_is_read_no_further_than_needed() -> None:
@@ -187,6 +218,28 @@ async def test_the_proxy_finds_out_what_the_strategy_needs(
         asked = await relayed(world, monkeypatch, strategy)
         assert [request.traits for request in asked.requests] == [expected]
         assert asked.usages == [usage]
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_the_core_is_told_of_first_bytes_and_whether_they_are_an_answer(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    async def answer(turn: Turn) -> None:
+        await turn.send(b"HTTP/1.1 %d Said\r\nContent-Length: 2\r\n\r\n{}" % status)
+
+    async with World() as world:
+        served = await world.engine(answer)
+        world.serve(endpoint("pod-0", served.address), pool=PoolSettings("LeastEstimatedTTFT"))
+        told: list[bool] = []
+        monkeypatch.setattr(world.router, "first_byte", lambda *_, ok: told.append(ok))
+        asked = listen(world, monkeypatch)
+        document = chat("x" * 2000) | {"model": MODEL, "stream": True}
+        url = f"http://127.0.0.1:{world.proxy_port}{CHAT}"
+        async with world.session.post(url, data=json.dumps(document)) as response:
+            await response.read()
+        assert told == [status == 200]
+        (request,) = asked.requests
+        assert request.traits == Traits(500, 0, chain=chain(chat("x" * 2000), MODEL), streams=True)
 
 
 async def test_the_usage_of_a_stream_stands_in_one_of_its_last_events(monkeypatch: pytest.MonkeyPatch) -> None:

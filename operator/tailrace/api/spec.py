@@ -56,6 +56,7 @@ class Strategy(StrEnum):
     SHORTEST_EXPECTED_COMPLETION = "ShortestExpectedCompletion"
     PREFIX_CACHE = "PrefixCache"
     SESSION_AFFINITY = "SessionAffinity"
+    LEAST_ESTIMATED_TTFT = "LeastEstimatedTTFT"
 
 
 class WeightBy(StrEnum):
@@ -210,7 +211,9 @@ class LoadBalancing(Part):
         "requests in flight, RoundRobin each in turn, WeightedRoundRobin each as often as its weight says, "
         "PowerOfTwoChoices the better of two at random, LeastTokens the fewest tokens outstanding, "
         "WeightedResponseTime each by capacity and response time, ShortestExpectedCompletion the earliest predicted "
-        "end, PrefixCache the same one for prompts that begin alike, SessionAffinity the same one for a session.",
+        "end, PrefixCache the same one for prompts that begin alike, SessionAffinity the same one for a session, "
+        "LeastEstimatedTTFT the one whose first token should come first, by prompts pending, prefixes remembered and "
+        "speeds learnt.",
     )
     weight_by: WeightBy = Field(
         default=WeightBy.CAPACITY,

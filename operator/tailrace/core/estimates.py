@@ -44,23 +44,27 @@ class ResponseTimes(Notes):
         return endpoint.meter.p95.value if self._p95 else endpoint.meter.mean.value
 
 
-def slowness_class(endpoint: Endpoint) -> int:
-    """Return the class of the endpoint's speed: the same for those that differ by less than the square root of two."""
-    return round(CLASSES_PER_DOUBLING * log2(endpoint.meter.slowness.value))
+def rate_class(endpoint: Endpoint) -> int:
+    """Return the class of the rate at which work is done there: one for all within the square root of two."""
+    return round(CLASSES_PER_DOUBLING * log2(endpoint.meter.slowness.value / endpoint.capacity))
 
 
-def queue_seconds(endpoint: Endpoint) -> int:
-    """Order: the least work per slot, at usual speed, then the rank."""
-    return (int(STEPS_PER_SECOND * endpoint.meter.seconds / endpoint.capacity) << RANK_BITS) | endpoint.rank
+def by_work(endpoint: Endpoint) -> int:
+    """Order: the least work, in seconds at usual speed, then the rank."""
+    return (int(STEPS_PER_SECOND * endpoint.meter.seconds) << RANK_BITS) | endpoint.rank
 
 
 def score_finish(history: History, request: Request, now: float) -> Score:
-    """Compare by when the request would be done: (work there per slot + this request) x the endpoint's slowness."""
+    """Compare by when all that is there and this request would be done: work / capacity x the endpoint's slowness.
+
+    The request is divided by capacity too: an endpoint's slowness is noisy, and would otherwise decide alone while
+    little is in flight, for all requests at once.
+    """
     needed = STEPS_PER_SECOND * history.predict(*history.lengths.of(request))
 
     def finish(endpoint: Endpoint) -> int:
         meter = endpoint.meter
-        steps = (STEPS_PER_SECOND * meter.seconds / endpoint.capacity + needed) * meter.slowness_at(now)
+        steps = (STEPS_PER_SECOND * meter.seconds + needed) / endpoint.capacity * meter.slowness_at(now)
         return (int(steps) << RANK_BITS) | endpoint.rank
 
     return finish

@@ -107,7 +107,7 @@ class Attempts(Protocol):
         """Choose an endpoint and book an attempt."""
         ...
 
-    def first_byte(self, attempt_id: str, now: float) -> None:
+    def first_byte(self, attempt_id: str, now: float, *, ok: bool = True) -> None:
         """Note that the engine has begun to answer."""
         ...
 
@@ -151,10 +151,10 @@ class Exchange:
         """Pick the first endpoint."""
         return self._try(now)
 
-    def first_byte(self, now: float) -> None:
-        """Note that the answer begins: from here on it cannot be retried."""
+    def first_byte(self, now: float, *, ok: bool = True) -> None:
+        """Note that the answer begins: from here on it cannot be retried. ``ok``: it is no error."""
         self._began = True
-        self._attempts.first_byte(self._current().attempt, now)
+        self._attempts.first_byte(self._current().attempt, now, ok=ok)
 
     def completed(self, now: float, usage: Usage | None = None) -> None:
         """Book the whole answer as relayed; ``usage`` is what the engine counted, where somebody looked."""

@@ -10,10 +10,10 @@ SECONDS_PER_TOKEN = 0.001
 
 
 class History(Notes):
-    """Seconds by bucket: prompts and answers of the same power of two are similar. At most 21 x 21 buckets.
+    """Seconds for each token, by bucket: prompts and answers of the same power of two are similar. 21 x 21 at most.
 
-    A bucket that has seen nothing falls back on tokens, at the rate that all requests together had. What a request
-    took is divided by how slow its endpoint is, so that a bucket describes requests and not who served them.
+    A bucket that has seen nothing counts as all requests together. What a request took is divided by how slow its
+    endpoint is, so that a bucket describes requests and not who served them.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class History(Notes):
         """Return the seconds that a request of so many tokens takes at an endpoint of usual speed."""
         bucket = self._buckets.get(_bucket(prompt, output))
         if bucket is not None and bucket.value is not None:
-            return bucket.value
+            return bucket.value * (prompt + output)
         return self._per_token.value * (prompt + output)
 
     def completed(self, work: Work, took: float, now: float) -> None:
@@ -33,7 +33,7 @@ class History(Notes):
         meter = work.endpoint.meter
         usual = took / meter.slowness_at(now)
         bucket = self._buckets.setdefault(_bucket(work.prompt, work.output), Mean(SMOOTHING))
-        bucket.see(usual)
+        bucket.see(usual / (work.prompt + work.output))
         self._per_token.see(usual, work.prompt + work.output)
         meter.took(took, max(work.seconds, 0.001), now)
 

@@ -9,6 +9,12 @@ from math import ceil
 WINDOW = 100
 """How many values a quantile is taken of."""
 
+LATELY_SECONDS = 2.0
+LONG_SECONDS = 60.0
+"""Of work, not of time that passed: in which half of what was seen before is forgotten."""
+FRESH_SECONDS = 10.0
+GUESS_SECONDS = 0.05
+
 
 class Mean:
     """An exponentially weighted mean: ``value`` is None until something was seen."""
@@ -73,3 +79,43 @@ class Ratio:
     def value(self) -> float:
         """The ratio, at first the one it began with."""
         return self._above / self._below
+
+
+class Speed:
+    """Amount per second, on two scales: what was seen lately counts while it is fresh, the long run after that.
+
+    So who slows down is noticed within a few samples, and who got nothing since is believed, after some seconds, to be
+    what it usually is. Sums are divided, so that samples that ended together tell their speed together.
+    """
+
+    __slots__ = ("_lately", "_long", "_seen_at")
+
+    def __init__(self) -> None:
+        self._lately = (0.0, 0.0)
+        self._long = (0.0, 0.0)
+        self._seen_at = 0.0
+
+    def see(self, amount: float, seconds: float, now: float) -> None:
+        """Take in that so much was done in so much time."""
+        self._lately = _decayed(self._lately, 0.5 ** (seconds / LATELY_SECONDS), amount, seconds)
+        self._long = _decayed(self._long, 0.5 ** (seconds / LONG_SECONDS), amount, seconds)
+        self._seen_at = now
+
+    def last(self, guess: float) -> float:
+        """Return the speed as last seen; ``guess`` is what it counts as before anything was."""
+        return _speed(self._lately, guess)
+
+    def at(self, now: float, guess: float) -> float:
+        """Return the speed as believed now."""
+        usual = _speed(self._long, guess)
+        fresh = 0.5 ** (max(0.0, now - self._seen_at) / FRESH_SECONDS)
+        return float(usual + fresh * (_speed(self._lately, usual) - usual))
+
+
+def _decayed(sums: tuple[float, float], keep: float, amount: float, seconds: float) -> tuple[float, float]:
+    return sums[0] * keep + amount, sums[1] * keep + seconds
+
+
+def _speed(sums: tuple[float, float], guess: float) -> float:
+    """Return amount / seconds, with the guess worth ``GUESS_SECONDS`` of having seen it."""
+    return (sums[0] + GUESS_SECONDS * guess) / (sums[1] + GUESS_SECONDS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tailrace.core.learn import Mean, Quantile, Ratio
+from tailrace.core.learn import Mean, Quantile, Ratio, Speed
 from tailrace.core.model import Outcome, Request, Usage
 
 if TYPE_CHECKING:
@@ -30,10 +30,11 @@ class Meter:
     """One endpoint's figures. ``tokens`` are outstanding, prompts and answers; ``seconds`` is outstanding work.
 
     ``mean`` and ``p95`` are the seconds that whole requests took; ``slowness`` is how long they took against what the
-    pool expects of such requests, as last seen: 2 is half as fast.
+    pool expects of such requests, as last seen: 2 is half as fast. ``pending`` are prompt tokens whose first byte has
+    not come; ``prefill`` is their speed, and ``began_at`` when the last first byte came.
     """
 
-    __slots__ = ("_seen_at", "mean", "p95", "seconds", "slowness", "tokens")
+    __slots__ = ("_seen_at", "began_at", "mean", "p95", "pending", "prefill", "seconds", "slowness", "tokens")
 
     def __init__(self) -> None:
         self.tokens = 0
@@ -41,6 +42,9 @@ class Meter:
         self.mean = Mean(SMOOTHING)
         self.p95 = Quantile(0.95)
         self.slowness = Ratio(KEEP)
+        self.pending = 0
+        self.prefill = Speed()
+        self.began_at = 0.0
         self._seen_at = 0.0
 
     def slowness_at(self, now: float) -> float:
@@ -84,6 +88,9 @@ class Work:
         self.seconds = notes.predict(self.prompt, self.output)
         endpoint.meter.tokens += self.prompt + self.output
         endpoint.meter.seconds += self.seconds
+
+    def began(self, now: float, *, ok: bool) -> None:
+        """Take note of the first byte of the answer; ``ok``: it is no error."""
 
     def end(self, outcome: Outcome, usage: Usage | None, now: float) -> None:
         """Take it off the endpoint's account, and learn from it when it came to its end. Call it once."""

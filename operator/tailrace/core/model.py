@@ -225,12 +225,14 @@ class Needs:
     """What a pool's strategy wants to know of a request beyond model and tokens; a door need not find out more.
 
     ``lengths``: tokens of prompt and answer. ``session_header``: the header that names the session, empty for none.
-    ``prefix``: the hash of the first block. ``usage``: what the engine counted, at the end.
+    ``prefix``: the hash of the first block; ``chain``: those of all blocks. ``usage``: what the engine counted, at the
+    end.
     """
 
     lengths: bool = False
     session_header: str = ""
     prefix: bool = False
+    chain: bool = False
     usage: bool = False
 
 
@@ -239,13 +241,18 @@ class Traits:
     """What a door found out of a request because the strategy ``needs`` it.
 
     ``output_tokens`` is the most that the client allows, 0 when it does not say. ``session`` is empty without one.
-    ``prefix`` is a hash of the prompt's beginning that every replica agrees on.
+    ``prefix`` is a hash of the prompt's beginning that every replica agrees on. ``chain`` has a hash for each whole
+    block of ``block_tokens`` estimated tokens of the prompt, each covering all before it, for this process alone.
+    ``streams``: the first byte of the answer comes with its first token, and the door will see it.
     """
 
     prompt_tokens: int = 0
     output_tokens: int = 0
     session: str = ""
     prefix: int | None = None
+    chain: tuple[int, ...] = ()
+    block_tokens: int = 128
+    streams: bool = False
 
 
 @dataclass(frozen=True, slots=True)

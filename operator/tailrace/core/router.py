@@ -197,11 +197,13 @@ class Router:
         rewrite = None if served == request.model else served
         return Pick(attempt_id, endpoint.uid, endpoint.address, rewrite, endpoint.timeouts, expires_at)
 
-    def first_byte(self, attempt_id: str, now: float) -> None:
-        """Note that the engine has begun to answer."""
+    def first_byte(self, attempt_id: str, now: float, *, ok: bool = True) -> None:
+        """Note that the engine has begun to answer; ``ok``: with what was asked for, not with an error."""
         attempt = self._ledger.get(attempt_id)
         if attempt is not None and attempt.first_byte_at is None:
             attempt.first_byte_at = now
+            if attempt.work is not None:
+                attempt.work.began(now, ok=ok)
 
     def release(self, attempt_id: str, outcome: Outcome, now: float, usage: Usage | None = None) -> bool:
         """Book the end of an attempt. Return False when it was not in flight (any more): ends are booked once.

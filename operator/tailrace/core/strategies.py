@@ -10,13 +10,15 @@ from functools import partial
 from random import Random
 
 from tailrace.core.endpoint import RANK_BITS, Endpoint
-from tailrace.core.estimates import ResponseTimes, queue_seconds, score_finish, slowness_class
+from tailrace.core.estimates import ResponseTimes, by_work, rate_class, score_finish
 from tailrace.core.history import History
 from tailrace.core.meter import Notes
 from tailrace.core.model import Needs, PoolSettings, Request
 from tailrace.core.policy import Draw, Make, Policy, Score
+from tailrace.core.prefill import Prefills, by_pending, score_first_token, speed_class
 from tailrace.core.sessions import Sessions
 from tailrace.core.sources.classes import ClassSource
+from tailrace.core.sources.holders import HolderSource
 from tailrace.core.sources.least import LeastSource
 from tailrace.core.sources.ring import RingSource
 from tailrace.core.sources.rotation import RotationSource
@@ -124,7 +126,7 @@ def _shortest_expected_completion(_: PoolSettings, __: Random) -> Policy:
 
 
 def _draw_speeds() -> tuple[Draw, ...]:
-    return (Draw(ClassSource(slowness_class, queue_seconds), SPEEDS_COMPARED),)
+    return (Draw(ClassSource(rate_class, by_work), SPEEDS_COMPARED),)
 
 
 def _prefix_cache(settings: PoolSettings, _: Random) -> Policy:
@@ -134,6 +136,20 @@ def _prefix_cache(settings: PoolSettings, _: Random) -> Policy:
 
 def _draw_ring(percent: int) -> tuple[Draw, ...]:
     return Draw(RingSource(_prefix, percent)), Draw(LeastSource(by_load_ratio))
+
+
+def _least_estimated_ttft(_: PoolSettings, rng: Random) -> Policy:
+    notes = Prefills()
+    draws, score = partial(_draw_first_token, notes, rng), partial(score_first_token, notes)
+    return Policy(draws, score, notes=notes, needs=Needs(lengths=True, chain=True, usage=True))
+
+
+def _draw_first_token(notes: Prefills, rng: Random) -> tuple[Draw, ...]:
+    return (
+        Draw(HolderSource(notes), 2),
+        Draw(ClassSource(speed_class, by_pending), 3),
+        Draw(SampleSource(rng), 2),
+    )
 
 
 def _prefix(request: Request) -> int | None:
@@ -164,6 +180,7 @@ STRATEGIES: dict[str, Make] = {
     "ShortestExpectedCompletion": _shortest_expected_completion,
     "PrefixCache": _prefix_cache,
     "SessionAffinity": _session_affinity,
+    "LeastEstimatedTTFT": _least_estimated_ttft,
 }
 """Named functions and no closures throughout, so that a router can be copied and stored as a whole."""
 

@@ -147,7 +147,7 @@ class Carry:
         upstream = await self._means.upstream.post(pick, self._request.raw_path, headers, content)
         try:
             first = await self._first(upstream)
-            self._begin()
+            self._begin(ok=upstream.status < 400)
             response = await self._head(upstream, pick)
             await self._relay(upstream, response, first)
         except BaseException:
@@ -160,8 +160,8 @@ class Carry:
         except (aiohttp.ClientError, OSError) as error:
             raise AttemptError(Failure.NO_RESPONSE, words(error)) from error
 
-    def _begin(self) -> None:
-        self._exchange.first_byte(self._means.clock())
+    def _begin(self, *, ok: bool) -> None:
+        self._exchange.first_byte(self._means.clock(), ok=ok)
         self._body.drop()  # an answer that has begun is never asked for again
         self._watch.begin()
         self.first_at = perf_counter()

@@ -10,13 +10,16 @@ from tailrace.http.estimate import BYTES_PER_TOKEN, allowed_tokens, prompt_token
 
 BLOCK_TOKENS = 128
 BLOCK_BYTES = BLOCK_TOKENS * BYTES_PER_TOKEN
+MOST_BLOCKS = 1024
+"""Prompts are told apart by their first 128k tokens."""
 
 _IN_ORDER = ("instructions", "system", "messages", "prompt", "input")
 """The fields of a prompt in the order in which engines put them together."""
 
-_OF_PARTS = ("role", "content", "text", "output", "image_url", "url")
-_MAX_DEPTH = 6
-"""messages -> message -> content -> part -> image_url -> url: deeper than that there is nothing in any of the APIs."""
+_OF_PARTS = ("role", "content", "text", "output", "image_url")
+_PICTURES = frozenset({"image_url"})
+_MAX_DEPTH = 4
+"""messages -> message -> content -> part: deeper than that there is no text in any of the APIs."""
 
 
 def traits(
@@ -37,6 +40,8 @@ def traits(
         output_tokens=allowed_tokens(document, output_tokens) if needs.lengths else 0,
         session=headers.get(needs.session_header, "") if needs.session_header else "",
         prefix=_prefix(document, model) if needs.prefix else None,
+        chain=_chain(document, model, image_tokens) if needs.chain else (),
+        streams=document.get("stream") is True,
     )
 
 
@@ -45,35 +50,63 @@ def _prefix(document: Mapping[str, object], model: str) -> int | None:
 
     It is the same on every machine. Models and adapters share no prefixes.
     """
-    block = _beginning(document)
+    block = _first_bytes(document, BLOCK_BYTES)
     if not block:
         return None
     name = blake2b(model.encode(errors="surrogatepass"), digest_size=16).digest()
     return int.from_bytes(blake2b(block, digest_size=8, key=name).digest(), "big")
 
 
-def _beginning(document: Mapping[str, object]) -> bytes:
-    """Return the first block of the prompt as bytes; it is read no further than that."""
-    block = b""
+def _chain(document: Mapping[str, object], model: str, image_tokens: int) -> tuple[int, ...]:
+    """Return a hash for each whole block of the prompt, each covering all before it; for this process alone.
+
+    The built-in hash is keyed anew in every process, so nobody can make prompts that collide.
+    """
+    prompt = _first_bytes(document, MOST_BLOCKS * BLOCK_BYTES, image_tokens * BYTES_PER_TOKEN)
+    chain: list[int] = []
+    last = hash(model)
+    for start in range(0, len(prompt) - BLOCK_BYTES + 1, BLOCK_BYTES):
+        last = hash((last, prompt[start : start + BLOCK_BYTES]))
+        chain.append(last)
+    return tuple(chain)
+
+
+def _first_bytes(document: Mapping[str, object], most: int, picture_bytes: int = 0) -> bytes:
+    """Return the beginning of the prompt as bytes, ``most`` at most; it is read no further than that.
+
+    A picture is as long as its tokens would be, if that is given, whatever its own bytes.
+    """
+    parts: list[bytes] = []
+    size = 0
     for field in _IN_ORDER:
-        for piece in _pieces(document.get(field), _MAX_DEPTH):
-            block += piece
-            if len(block) >= BLOCK_BYTES:
-                return block[:BLOCK_BYTES]
-    return block
+        for piece in _pieces(document.get(field), _MAX_DEPTH, most, picture_bytes):
+            parts.append(piece)
+            size += len(piece)
+            if size >= most:
+                return b"".join(parts)[:most]
+    return b"".join(parts)
 
 
-def _pieces(value: object, depth: int) -> Iterator[bytes]:
-    """Yield what a prompt is made of in order, each piece marked as one; none is longer than a block needs."""
+def _pieces(value: object, depth: int, most: int, picture_bytes: int) -> Iterator[bytes]:
+    """Yield what a prompt is made of in order, each piece marked as one; of a text no more than ``most``."""
     if isinstance(value, str):
-        yield b"\n" + value[:BLOCK_BYTES].encode("utf-8", "surrogatepass")
+        yield b"\n" + value[:most].encode("utf-8", "surrogatepass")
     elif isinstance(value, int):
         yield b" %d" % value
-    elif isinstance(value, list | dict) and depth > 0:
-        for part in value if isinstance(value, list) else _fields(value):
-            yield from _pieces(part, depth - 1)
+    elif isinstance(value, list) and depth > 0:
+        for part in value:
+            yield from _pieces(part, depth - 1, most, picture_bytes)
+    elif isinstance(value, dict) and depth > 0:
+        for name in _OF_PARTS:
+            if name in _PICTURES and name in value:
+                yield _picture(value[name], picture_bytes)
+            elif name in value:
+                yield from _pieces(value[name], depth - 1, most, picture_bytes)
 
 
-def _fields(part: Mapping[str, object]) -> Iterator[object]:
-    """Yield the fields of a message, or of a part of one, that its text is made of."""
-    return (part[name] for name in _OF_PARTS if name in part)
+def _picture(value: object, size: int) -> bytes:
+    """Return what stands for a picture: the hash of its address or its bytes, repeated."""
+    address = value.get("url") if isinstance(value, dict) else value
+    content = address.encode("utf-8", "surrogatepass") if isinstance(address, str) else b""
+    digest = blake2b(content, digest_size=32).digest()
+    return digest * max(1, size // len(digest))

@@ -1,0 +1,144 @@
+"""Least estimated time to first token: what an endpoint still has to read before it could answer, and how fast it is.
+
+Theory: a prompt's first token comes when the engine has computed everything before it and the prompt itself, less what
+it remembers of its beginning. So cost = (pending + uncached) / prefill speed, and a little for each request that
+decodes. All of it is seen from outside: a prompt is pending until its first byte comes back, and while something is
+pending the engine computes, so tokens done over that time is its speed.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from math import log2
+
+from tailrace.core.endpoint import RANK_BITS, Endpoint
+from tailrace.core.meter import Notes, Work
+from tailrace.core.model import Outcome, Request, Usage
+from tailrace.core.policy import Score
+from tailrace.core.prefix import PrefixIndex
+
+STEPS_PER_SECOND = 1 << 20
+TOKENS_PER_TFLOP = 20.0
+"""A first guess of a speed from the hardware: 8B models reach about so many tokens a second for each dense TFLOPS."""
+USUAL_TFLOPS = 400
+SMALL_TOKENS = 256
+"""An endpoint at rest takes longer over a prompt up to here for reasons that are not its speed."""
+DECODE_SECONDS = 0.02
+"""What each request in flight adds: it takes a slot, memory, and a part of every step."""
+CLASSES_PER_DOUBLING = 2
+
+
+class PrefillWork(Work):
+    """A prompt on its way: ``uncached`` tokens are pending at its endpoint until its first byte."""
+
+    __slots__ = ("pending", "uncached")
+
+    def __init__(self, endpoint: Endpoint, notes: Prefills, request: Request, opened_at: float) -> None:
+        super().__init__(endpoint, notes, request, opened_at)
+        self.uncached = notes.uncached(endpoint, request)
+        self.pending = True
+        endpoint.meter.pending += self.uncached
+
+    def began(self, now: float, *, ok: bool) -> None:
+        """Learn the speed from the first byte of an answer that is streamed; an error took no computing."""
+        if ok and self.pending and not _is_silent(self.request):
+            self._learn(now)
+        self.settle()
+
+    def _learn(self, now: float) -> None:
+        meter = self.endpoint.meter
+        since = max(meter.began_at, self.opened_at)
+        if since > self.opened_at or self.uncached >= SMALL_TOKENS:
+            meter.prefill.see(self.uncached, max(now - since, 0.0), now)
+        meter.began_at = now
+
+    def settle(self) -> None:
+        """Count the prompt as read."""
+        if self.pending:
+            self.pending = False
+            self.endpoint.meter.pending -= self.uncached
+            self.endpoint.refresh()
+
+    def end(self, outcome: Outcome, usage: Usage | None, now: float) -> None:
+        """Take it off the endpoint's account."""
+        self.settle()
+        super().end(outcome, usage, now)
+
+
+class Prefills(Notes):
+    """What LeastEstimatedTTFT remembers: who has which prefix, and which prompts should have been read by when."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.index = PrefixIndex()
+        self._silent: list[tuple[float, int, PrefillWork]] = []
+        self._sequence = 0
+
+    def open(self, endpoint: Endpoint, request: Request, now: float) -> Work:
+        """Book an attempt; its endpoint will have the whole prompt."""
+        work = PrefillWork(endpoint, self, request, now)
+        if _is_silent(request):
+            self._expect(work, now)
+        if request.traits is not None:
+            self.index.note(endpoint, request.traits.chain)
+        return work
+
+    def uncached(self, endpoint: Endpoint, request: Request) -> int:
+        """Return how many tokens of the prompt the endpoint would have to compute, at least 1."""
+        prompt, _ = self.lengths.of(request)
+        traits = request.traits
+        if traits is None or not traits.chain:
+            return prompt
+        cached = self.index.match(endpoint, traits.chain) * traits.block_tokens
+        return max(1, prompt - prompt * cached // max(traits.prompt_tokens, 1))
+
+    def tick(self, now: float) -> None:
+        """Count prompts as read whose time has come and of which no first byte will tell."""
+        while self._silent and self._silent[0][0] <= now:
+            heappop(self._silent)[2].settle()
+
+    def forget(self, endpoint: Endpoint) -> None:
+        """Forget which prefixes the endpoint has."""
+        self.index.forget(endpoint)
+
+    def _expect(self, work: PrefillWork, now: float) -> None:
+        self._sequence += 1
+        seconds = work.endpoint.meter.pending / speed(work.endpoint, now)
+        heappush(self._silent, (now + seconds, self._sequence, work))
+
+
+def _is_silent(request: Request) -> bool:
+    """Whether no first byte will tell when the prompt was read."""
+    return request.leased or request.traits is None or not request.traits.streams
+
+
+def speed(endpoint: Endpoint, now: float) -> float:
+    """Return the prompt tokens that the endpoint computes in a second, as believed now."""
+    return endpoint.meter.prefill.at(now, guess(endpoint))
+
+
+def guess(endpoint: Endpoint) -> float:
+    """Return the speed that the hardware should have."""
+    return TOKENS_PER_TFLOP * (endpoint.gpu_tflops or USUAL_TFLOPS)
+
+
+def speed_class(endpoint: Endpoint) -> int:
+    """Return the class of the endpoint's speed: the same for those that differ by less than the square root of two."""
+    return round(CLASSES_PER_DOUBLING * log2(endpoint.meter.prefill.last(guess(endpoint))))
+
+
+def by_pending(endpoint: Endpoint) -> int:
+    """Order: the fewest tokens pending, then the fewest in flight, then the rank."""
+    return ((endpoint.meter.pending << 20) + endpoint.in_flight << RANK_BITS) | endpoint.rank
+
+
+def score_first_token(notes: Prefills, request: Request, now: float) -> Score:
+    """Compare by when the first token should come."""
+
+    def first_token(endpoint: Endpoint) -> int:
+        meter = endpoint.meter
+        seconds = (meter.pending + notes.uncached(endpoint, request)) / speed(endpoint, now)
+        seconds += DECODE_SECONDS * endpoint.in_flight
+        return (int(STEPS_PER_SECOND * seconds) << RANK_BITS) | endpoint.rank
+
+    return first_token

@@ -1,0 +1,87 @@
+"""Which endpoint has computed which beginnings of prompts lately: an index of chains of block hashes.
+
+A chain holds one hash for each whole block of a prompt, and each covers everything before it. So whoever has a block
+has all before it, and the deepest block that somebody has is found by bisection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from itertools import islice
+
+from tailrace.core.endpoint import Endpoint
+
+MOST_BLOCKS = 250_000
+"""Blocks noted in all; about 200 bytes each. At 128 tokens a block that is 32 million tokens of prompts."""
+MOST_HOLDERS = 4
+"""How many holders of one block are told: the latest. A block that everybody has is no reason to choose anybody."""
+_AT_ONCE = 8
+"""The part (one in so many) of an endpoint's blocks that goes when there are too many: often would cost more."""
+
+
+class PrefixIndex:
+    """Blocks by endpoint, the least recently used going first, and from a chain's tail; and endpoints by block.
+
+    ``most`` bounds all blocks together; each endpoint has an equal part. Costs O(log blocks) a question and O(blocks) a
+    note, of the one chain in hand.
+    """
+
+    def __init__(self, most: int = MOST_BLOCKS) -> None:
+        self._most = most
+        self._blocks: dict[Endpoint, dict[int, None]] = {}
+        self._holders: dict[int, tuple[Endpoint, ...]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(blocks) for blocks in self._blocks.values())
+
+    def match(self, endpoint: Endpoint, chain: Sequence[int]) -> int:
+        """Return how many blocks of the chain, from its beginning, the endpoint has."""
+        blocks = self._blocks.get(endpoint)
+        return 0 if blocks is None else _depth(chain, blocks)
+
+    def holders(self, chain: Sequence[int]) -> tuple[Endpoint, ...]:
+        """Return those that have the most blocks of the chain, the latest last; none when nobody has the first."""
+        depth = _depth(chain, self._holders)
+        return self._holders[chain[depth - 1]] if depth else ()
+
+    def note(self, endpoint: Endpoint, chain: Sequence[int]) -> None:
+        """Note that the endpoint has, or will have in a moment, all blocks of the chain."""
+        blocks = self._blocks.setdefault(endpoint, {})
+        holders = self._holders
+        for block in reversed(chain):
+            known = block in blocks
+            if known:
+                del blocks[block]
+            blocks[block] = None
+            if not known:
+                holders[block] = (*holders.get(block, ())[1 - MOST_HOLDERS :], endpoint)
+        room = self._most // len(self._blocks)
+        if len(blocks) > room:
+            self._drop(endpoint, blocks, len(blocks) - room + room // _AT_ONCE)
+
+    def forget(self, endpoint: Endpoint) -> None:
+        """Forget all blocks of the endpoint."""
+        blocks = self._blocks.pop(endpoint, None)
+        if blocks is not None:
+            self._drop(endpoint, blocks, len(blocks))
+
+    def _drop(self, endpoint: Endpoint, blocks: dict[int, None], count: int) -> None:
+        for block in list(islice(blocks, count)):
+            del blocks[block]
+            left = tuple(each for each in self._holders.get(block, ()) if each is not endpoint)
+            if left:
+                self._holders[block] = left
+            else:
+                self._holders.pop(block, None)
+
+
+def _depth(chain: Sequence[int], known: Container[int]) -> int:
+    """Return how many blocks of the chain, from its beginning, are known; if one is, so are those before it."""
+    low, high = 0, len(chain)
+    while low < high:
+        middle = (low + high) // 2
+        if chain[middle] in known:
+            low = middle + 1
+        else:
+            high = middle
+    return low
