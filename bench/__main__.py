@@ -13,8 +13,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results"
-JOBS_OF_THEIR_OWN = frozenset({"soak"})
-"""Run only when they are named: they have a job of their own in the Makefile."""
+JOBS_OF_THEIR_OWN = frozenset({"soak", "strategies"})
+"""Run only when they are named: they take long."""
 
 
 def names() -> list[str]:

@@ -80,6 +80,16 @@ def test_the_index_is_bounded_and_forgets_the_oldest_tails_first() -> None:
     assert len(index._holders) == len(index)
 
 
+def test_a_chain_whose_end_alone_is_known_is_noted_from_its_beginning() -> None:
+    index = PrefixIndex()
+    a = endpoint("a")
+    index.note(a, (1,))
+    index.note(a, (0, 1))
+    assert index.match(a, (0, 1)) == 2
+    assert index.holders((0, 1)) == (a,)
+    assert len(index) == 2
+
+
 def test_endpoints_share_the_room_equally() -> None:
     index = PrefixIndex(most=200)
     all_of = [endpoint(f"e{n}", added=n) for n in range(4)]

@@ -15,6 +15,7 @@ from tailrace.cli.model_server import model_server
 from tailrace.cli.release_finalizers import release_finalizers
 from tailrace.cli.run import run
 from tailrace.cli.serve import serve
+from tailrace.cli.simulate import simulate
 from tailrace.cli.status import status
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app.command("serve")(serve)
 app.command("status")(status)
 app.command("doctor")(doctor)
 app.command("model-server")(model_server)
+app.command("simulate")(simulate)
 app.command("drain-gate")(drain_gate)
 app.command("release-finalizers")(release_finalizers)
 app.command("crds")(crds)

@@ -8,6 +8,9 @@ from tailrace.core.meter import KEEP, PRIOR_TOKENS, SMOOTHING, Notes, Work
 SECONDS_PER_TOKEN = 0.001
 """Before anything was seen: only the order of requests by tokens matters then."""
 
+LEAST_SECONDS = 0.001
+"""Nothing is faster: speeds stay finite, however a clock stands."""
+
 
 class History(Notes):
     """Seconds for each token, by bucket: prompts and answers of the same power of two are similar. 21 x 21 at most.
@@ -31,11 +34,12 @@ class History(Notes):
     def completed(self, work: Work, took: float, now: float) -> None:
         """Learn from a request that has come to its end."""
         meter = work.endpoint.meter
+        took = max(took, LEAST_SECONDS)
         usual = took / meter.slowness_at(now)
         bucket = self._buckets.setdefault(_bucket(work.prompt, work.output), Mean(SMOOTHING))
         bucket.see(usual / (work.prompt + work.output))
         self._per_token.see(usual, work.prompt + work.output)
-        meter.took(took, max(work.seconds, 0.001), now)
+        meter.took(took, max(work.seconds, LEAST_SECONDS), now)
 
 
 def _bucket(prompt: int, output: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ LATELY_SECONDS = 2.0
 LONG_SECONDS = 60.0
 """Of work, not of time that passed: in which half of what was seen before is forgotten."""
 FRESH_SECONDS = 10.0
-GUESS_SECONDS = 0.05
+GUESS_SECONDS = 0.25
 
 
 class Mean:
@@ -105,9 +105,13 @@ class Speed:
         """Return the speed as last seen; ``guess`` is what it counts as before anything was."""
         return _speed(self._lately, guess)
 
+    def usual(self, guess: float) -> float:
+        """Return the speed in the long run."""
+        return _speed(self._long, guess)
+
     def at(self, now: float, guess: float) -> float:
         """Return the speed as believed now."""
-        usual = _speed(self._long, guess)
+        usual = self.usual(guess)
         fresh = 0.5 ** (max(0.0, now - self._seen_at) / FRESH_SECONDS)
         return float(usual + fresh * (_speed(self._lately, usual) - usual))
 

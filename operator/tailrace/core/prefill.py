@@ -12,6 +12,7 @@ from heapq import heappop, heappush
 from math import log2
 
 from tailrace.core.endpoint import RANK_BITS, Endpoint
+from tailrace.core.learn import Speed
 from tailrace.core.meter import Notes, Work
 from tailrace.core.model import Outcome, Request, Usage
 from tailrace.core.policy import Score
@@ -31,10 +32,11 @@ CLASSES_PER_DOUBLING = 2
 class PrefillWork(Work):
     """A prompt on its way: ``uncached`` tokens are pending at its endpoint until its first byte."""
 
-    __slots__ = ("pending", "uncached")
+    __slots__ = ("pending", "prefills", "uncached")
 
     def __init__(self, endpoint: Endpoint, notes: Prefills, request: Request, opened_at: float) -> None:
         super().__init__(endpoint, notes, request, opened_at)
+        self.prefills = notes
         self.uncached = notes.uncached(endpoint, request)
         self.pending = True
         endpoint.meter.pending += self.uncached
@@ -49,7 +51,7 @@ class PrefillWork(Work):
         meter = self.endpoint.meter
         since = max(meter.began_at, self.opened_at)
         if since > self.opened_at or self.uncached >= SMALL_TOKENS:
-            meter.prefill.see(self.uncached, max(now - since, 0.0), now)
+            self.prefills.learn_speed(self.endpoint, self.uncached, max(now - since, 0.0), now)
         meter.began_at = now
 
     def settle(self) -> None:
@@ -71,6 +73,7 @@ class Prefills(Notes):
     def __init__(self) -> None:
         super().__init__()
         self.index = PrefixIndex()
+        self._against_hardware = Speed()
         self._silent: list[tuple[float, int, PrefillWork]] = []
         self._sequence = 0
 
@@ -92,6 +95,23 @@ class Prefills(Notes):
         cached = self.index.match(endpoint, traits.chain) * traits.block_tokens
         return max(1, prompt - prompt * cached // max(traits.prompt_tokens, 1))
 
+    def speed(self, endpoint: Endpoint, now: float) -> float:
+        """Return the prompt tokens that the endpoint computes in a second, as believed now."""
+        return endpoint.meter.prefill.at(now, self._guess(endpoint))
+
+    def speed_class(self, endpoint: Endpoint) -> int:
+        """Return the class of the endpoint's speed: one for all within the square root of two."""
+        return round(CLASSES_PER_DOUBLING * log2(endpoint.meter.prefill.last(self._guess(endpoint))))
+
+    def learn_speed(self, endpoint: Endpoint, tokens: int, seconds: float, now: float) -> None:
+        """Take in that so many tokens were computed in that time."""
+        endpoint.meter.prefill.see(tokens, seconds, now)
+        self._against_hardware.see(tokens / _by_hardware(endpoint), seconds, now)
+
+    def _guess(self, endpoint: Endpoint) -> float:
+        """Return the speed that the endpoint should have: by its hardware, and by what others made of theirs."""
+        return _by_hardware(endpoint) * self._against_hardware.usual(1.0)
+
     def tick(self, now: float) -> None:
         """Count prompts as read whose time has come and of which no first byte will tell."""
         while self._silent and self._silent[0][0] <= now:
@@ -103,28 +123,17 @@ class Prefills(Notes):
 
     def _expect(self, work: PrefillWork, now: float) -> None:
         self._sequence += 1
-        seconds = work.endpoint.meter.pending / speed(work.endpoint, now)
+        seconds = work.endpoint.meter.pending / self.speed(work.endpoint, now)
         heappush(self._silent, (now + seconds, self._sequence, work))
+
+
+def _by_hardware(endpoint: Endpoint) -> float:
+    return TOKENS_PER_TFLOP * (endpoint.gpu_tflops or USUAL_TFLOPS)
 
 
 def _is_silent(request: Request) -> bool:
     """Whether no first byte will tell when the prompt was read."""
     return request.leased or request.traits is None or not request.traits.streams
-
-
-def speed(endpoint: Endpoint, now: float) -> float:
-    """Return the prompt tokens that the endpoint computes in a second, as believed now."""
-    return endpoint.meter.prefill.at(now, guess(endpoint))
-
-
-def guess(endpoint: Endpoint) -> float:
-    """Return the speed that the hardware should have."""
-    return TOKENS_PER_TFLOP * (endpoint.gpu_tflops or USUAL_TFLOPS)
-
-
-def speed_class(endpoint: Endpoint) -> int:
-    """Return the class of the endpoint's speed: the same for those that differ by less than the square root of two."""
-    return round(CLASSES_PER_DOUBLING * log2(endpoint.meter.prefill.last(guess(endpoint))))
 
 
 def by_pending(endpoint: Endpoint) -> int:
@@ -137,7 +146,7 @@ def score_first_token(notes: Prefills, request: Request, now: float) -> Score:
 
     def first_token(endpoint: Endpoint) -> int:
         meter = endpoint.meter
-        seconds = (meter.pending + notes.uncached(endpoint, request)) / speed(endpoint, now)
+        seconds = (meter.pending + notes.uncached(endpoint, request)) / notes.speed(endpoint, now)
         seconds += DECODE_SECONDS * endpoint.in_flight
         return (int(STEPS_PER_SECOND * seconds) << RANK_BITS) | endpoint.rank
 

@@ -12,7 +12,7 @@ from itertools import islice
 from tailrace.core.endpoint import Endpoint
 
 MOST_BLOCKS = 250_000
-"""Blocks noted in all; about 200 bytes each. At 128 tokens a block that is 32 million tokens of prompts."""
+"""Blocks noted in all; about 150 bytes each. At 128 tokens a block that is 32 million tokens of prompts."""
 MOST_HOLDERS = 4
 """How many holders of one block are told: the latest. A block that everybody has is no reason to choose anybody."""
 _AT_ONCE = 8
@@ -29,7 +29,8 @@ class PrefixIndex:
     def __init__(self, most: int = MOST_BLOCKS) -> None:
         self._most = most
         self._blocks: dict[Endpoint, dict[int, None]] = {}
-        self._holders: dict[int, tuple[Endpoint, ...]] = {}
+        # One holder stands for itself: most blocks have one, and a tuple takes as much memory as the rest of an entry.
+        self._holders: dict[int, Endpoint | tuple[Endpoint, ...]] = {}
 
     def __len__(self) -> int:
         return sum(len(blocks) for blocks in self._blocks.values())
@@ -42,19 +43,16 @@ class PrefixIndex:
     def holders(self, chain: Sequence[int]) -> tuple[Endpoint, ...]:
         """Return those that have the most blocks of the chain, the latest last; none when nobody has the first."""
         depth = _depth(chain, self._holders)
-        return self._holders[chain[depth - 1]] if depth else ()
+        return _several(self._holders[chain[depth - 1]]) if depth else ()
 
     def note(self, endpoint: Endpoint, chain: Sequence[int]) -> None:
         """Note that the endpoint has, or will have in a moment, all blocks of the chain."""
         blocks = self._blocks.setdefault(endpoint, {})
-        holders = self._holders
-        for block in reversed(chain):
-            known = block in blocks
-            if known:
-                del blocks[block]
+        depth = _depth(chain, blocks)
+        self._add(endpoint, blocks, chain[depth:])
+        for block in reversed(chain[:depth]):
+            blocks.pop(block, None)
             blocks[block] = None
-            if not known:
-                holders[block] = (*holders.get(block, ())[1 - MOST_HOLDERS :], endpoint)
         room = self._most // len(self._blocks)
         if len(blocks) > room:
             self._drop(endpoint, blocks, len(blocks) - room + room // _AT_ONCE)
@@ -65,14 +63,27 @@ class PrefixIndex:
         if blocks is not None:
             self._drop(endpoint, blocks, len(blocks))
 
+    def _add(self, endpoint: Endpoint, blocks: dict[int, None], chain: Sequence[int]) -> None:
+        holders = self._holders
+        for block in reversed(chain):
+            if block not in blocks:
+                held = holders.get(block)
+                holders[block] = endpoint if held is None else (*_several(held)[1 - MOST_HOLDERS :], endpoint)
+            blocks[block] = None
+
     def _drop(self, endpoint: Endpoint, blocks: dict[int, None], count: int) -> None:
+        holders = self._holders
         for block in list(islice(blocks, count)):
             del blocks[block]
-            left = tuple(each for each in self._holders.get(block, ()) if each is not endpoint)
-            if left:
-                self._holders[block] = left
-            else:
-                self._holders.pop(block, None)
+            held = holders.get(block, ())
+            if held is endpoint or held == (endpoint,):
+                del holders[block]
+            elif isinstance(held, tuple) and endpoint in held:
+                holders[block] = tuple(each for each in held if each is not endpoint)
+
+
+def _several(held: Endpoint | tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+    return held if isinstance(held, tuple) else (held,)
 
 
 def _depth(chain: Sequence[int], known: Container[int]) -> int:

@@ -15,7 +15,7 @@ from tailrace.core.history import History
 from tailrace.core.meter import Notes
 from tailrace.core.model import Needs, PoolSettings, Request
 from tailrace.core.policy import Draw, Make, Policy, Score
-from tailrace.core.prefill import Prefills, by_pending, score_first_token, speed_class
+from tailrace.core.prefill import Prefills, by_pending, score_first_token
 from tailrace.core.sessions import Sessions
 from tailrace.core.sources.classes import ClassSource
 from tailrace.core.sources.holders import HolderSource
@@ -147,7 +147,7 @@ def _least_estimated_ttft(_: PoolSettings, rng: Random) -> Policy:
 def _draw_first_token(notes: Prefills, rng: Random) -> tuple[Draw, ...]:
     return (
         Draw(HolderSource(notes), 2),
-        Draw(ClassSource(speed_class, by_pending), 3),
+        Draw(ClassSource(notes.speed_class, by_pending), 3),
         Draw(SampleSource(rng), 2),
     )
 

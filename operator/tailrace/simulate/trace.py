@@ -1,0 +1,104 @@
+"""Requests to simulate: recorded ones from files, as their publishers wrote them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+
+class BadTraceError(ValueError):
+    """A trace cannot be read; the message names file and line, and what is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request: when it comes, in seconds from the start; its tokens; and one id for each block of its prompt.
+
+    Equal ids at the beginning of two ``chain``s are an equal beginning of two prompts. ``session`` is empty for none.
+    """
+
+    at: float
+    prompt: int
+    output: int
+    chain: tuple[int, ...] = ()
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Requests in order of time; a block of a chain stands for ``block_tokens`` tokens."""
+
+    arrivals: tuple[Arrival, ...]
+    block_tokens: int = 512
+
+    def faster(self, factor: float) -> Trace:
+        """Return the same requests at that many times the rate."""
+        return Trace(
+            tuple(Arrival(a.at / factor, a.prompt, a.output, a.chain, a.session) for a in self.arrivals),
+            self.block_tokens,
+        )
+
+    def between(self, start: float, end: float) -> Trace:
+        """Return the requests of that part of the time, from 0 on."""
+        kept = (a for a in self.arrivals if start <= a.at < end)
+        return Trace(
+            tuple(Arrival(a.at - start, a.prompt, a.output, a.chain, a.session) for a in kept), self.block_tokens
+        )
+
+
+def read_trace(path: Path) -> Trace:
+    """Read Mooncake's JSON lines, Azure's CSV, or a CSV with the columns seconds, prompt, output[, session].
+
+    ``BadTraceError`` when it is none of them.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as lines:
+            first = lines.readline()
+            lines.seek(0)
+            arrivals = tuple(_mooncake(lines) if first.startswith("{") else _table(lines))
+    except OSError as error:
+        raise BadTraceError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (KeyError, ValueError, TypeError) as error:
+        raise BadTraceError(f"{path}: {error}; see `tailrace simulate --help` for what can be read") from error
+    if not arrivals:
+        raise BadTraceError(f"{path}: holds no requests")
+    return Trace(tuple(sorted(arrivals, key=lambda arrival: arrival.at)))
+
+
+def _mooncake(lines: Iterable[str]) -> Iterator[Arrival]:
+    """Read the traces of Mooncake (FAST 2025): milliseconds, lengths, and ids of blocks of 512 tokens."""
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            yield Arrival(
+                row["timestamp"] / 1000,
+                max(1, int(row["input_length"])),
+                max(1, int(row["output_length"])),
+                tuple(row.get("hash_ids", ())),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"line {number}: {error!r}; expected timestamp, input_length, output_length") from error
+
+
+def _table(lines: Iterable[str]) -> Iterator[Arrival]:
+    start: float | None = None
+    for row in csv.DictReader(lines):
+        arrival = _azure(row) if "TIMESTAMP" in row else _own(row)
+        start = arrival.at if start is None else start
+        yield Arrival(max(0.0, arrival.at - start), arrival.prompt, arrival.output, arrival.chain, arrival.session)
+
+
+def _azure(row: dict[str, str]) -> Arrival:
+    """Read a row of Azure's LLM inference traces (2023): a time of day to 100 ns, and lengths."""
+    at = datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp()  # only differences count
+    return Arrival(at, max(1, int(row["ContextTokens"])), max(1, int(row["GeneratedTokens"])))
+
+
+def _own(row: dict[str, str]) -> Arrival:
+    return Arrival(
+        float(row["seconds"]), max(1, int(row["prompt"])), max(1, int(row["output"])), session=row.get("session") or ""
+    )

@@ -1,0 +1,55 @@
+"""`tailrace simulate` from its options to its table."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tailrace.cli.main import app
+
+QUICK = ["simulate", "--seconds", "20", "--rate", "5", "--pods", "3", "--seeds", "2"]
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [*QUICK, *arguments])
+    return result.exit_code, result.output
+
+
+def test_it_prints_a_table_for_each_load_with_intervals() -> None:
+    code, output = run(
+        "--strategies", "RoundRobin, LeastEstimatedTTFT", "--load", "0.5", "--load", "1.5", "--slow-pods", "1"
+    )
+    assert code == 0
+    titles = [line for line in output.splitlines() if "times the rate" in line]
+    assert titles == ["0.5 times the rate, 3 pods (1 at 0.5)", "1.5 times the rate, 3 pods (1 at 0.5)"]
+    assert output.count("LeastEstimatedTTFT") == output.count("RoundRobin") == 2
+    assert "±" in output
+
+
+def test_all_are_all() -> None:
+    code, output = run("--strategies", "all", "--workload", "no-sharing")
+    assert code == 0
+    assert all(name in output for name in ("SessionAffinity", "kubeai-prefix-hash", "llm-d-scorers", "random"))
+
+
+def test_a_trace_may_be_one_s_own(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("seconds,prompt,output\n" + "".join(f"{second},500,20\n" for second in range(40)))
+    code, output = run("--trace", str(path), "--strategies", "LeastTokens")
+    assert code == 0
+    assert "LeastTokens" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--strategies", "Best"), "no strategy Best"),
+        (("--workload", "calm"), "no workload 'calm'"),
+        (("--slow-pods", "4"), "4 slow pods of 3"),
+        (("--trace", "nowhere"), "nowhere: cannot be read"),
+    ],
+)
+def test_a_wrong_option_is_said_with_what_would_be_right(arguments: tuple[str, ...], said: str) -> None:
+    code, output = run(*arguments)
+    assert code == 2
+    assert said in " ".join(output.replace("│", " ").split())

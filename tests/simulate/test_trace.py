@@ -1,0 +1,98 @@
+"""Recorded requests as their publishers wrote them, and what is said of files that are not."""
+
+from pathlib import Path
+
+import pytest
+
+from tailrace.simulate.requests import source
+from tailrace.simulate.trace import Arrival, BadTraceError, Trace, read_trace
+
+MOONCAKE = """\
+{"timestamp": 0, "input_length": 6758, "output_length": 500, "hash_ids": [0, 1, 2]}
+{"timestamp": 3052, "input_length": 7322, "output_length": 490, "hash_ids": [0, 14]}
+"""
+AZURE = """\
+TIMESTAMP,ContextTokens,GeneratedTokens
+2023-11-16 18:15:46.6805900,374,44
+2023-11-16 18:15:50.9951690,396,109
+"""
+OWN = """\
+seconds,prompt,output,session
+12.5,100,20,a
+14,50,0,
+"""
+
+
+def written(folder: Path, content: str) -> Path:
+    path = folder / "trace"
+    path.write_text(content)
+    return path
+
+
+def test_mooncake_s_lines_have_milliseconds_and_ids_of_blocks(tmp_path: Path) -> None:
+    trace = read_trace(written(tmp_path, MOONCAKE))
+    assert trace.block_tokens == 512
+    assert trace.arrivals == (Arrival(0.0, 6758, 500, (0, 1, 2)), Arrival(3.052, 7322, 490, (0, 14)))
+
+
+def test_azure_s_table_has_times_of_day(tmp_path: Path) -> None:
+    first, second = read_trace(written(tmp_path, AZURE)).arrivals
+    assert (first.at, first.prompt, first.output) == (0.0, 374, 44)
+    assert second.at == pytest.approx(4.314579)
+
+
+def test_a_table_of_one_s_own_may_name_sessions(tmp_path: Path) -> None:
+    assert read_trace(written(tmp_path, OWN)).arrivals == (
+        Arrival(0.0, 100, 20, session="a"),
+        Arrival(1.5, 50, 1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "holds no requests"),
+        ("when,what\n1,2\n", "seconds"),
+        ("seconds,prompt,output\n1,many,2\n", "many"),
+        ('{"timestamp": 0}\n', "line 1"),
+        ("{nonsense\n", "line 1"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\nnoon,1,2\n", "noon"),
+    ],
+)
+def test_what_is_no_trace_is_said_with_the_file(tmp_path: Path, content: str, said: str) -> None:
+    path = written(tmp_path, content)
+    with pytest.raises(BadTraceError, match=said) as error:
+        read_trace(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_file_that_is_missing_is_said(tmp_path: Path) -> None:
+    with pytest.raises(BadTraceError, match="cannot be read: No such file"):
+        read_trace(tmp_path / "none")
+
+
+def test_a_trace_can_be_cut_and_made_faster() -> None:
+    trace = Trace(tuple(Arrival(float(second), 1, 1) for second in range(10)), block_tokens=16)
+    cut = trace.between(4.0, 6.0).faster(2.0)
+    assert [each.at for each in cut.arrivals] == [0.0, 0.5]
+    assert cut.block_tokens == 16
+
+
+def test_each_seed_has_a_part_of_a_recorded_trace_of_its_own(tmp_path: Path) -> None:
+    rows = "".join(f"{second},10,1\n" for second in range(60))
+    path = written(tmp_path, "seconds,prompt,output\n" + rows)
+    parts = source(path, "", rate=1.0, seconds=30.0, parts=3)
+    assert [len(parts(seed).arrivals) for seed in range(3)] == [10, 10, 10]
+    whole = source(path, "", rate=1.0, seconds=0.0, parts=1)
+    assert len(whole(0).arrivals) == 60
+    with pytest.raises(BadTraceError, match="take fewer seeds"):
+        source(path, "", rate=1.0, seconds=30.0, parts=100)
+
+
+def test_made_requests_differ_by_seed_and_need_an_end() -> None:
+    make = source(None, "bursts", rate=5.0, seconds=20.0, parts=2)
+    assert make(0) == make(0) != make(1)
+    with pytest.raises(BadTraceError, match="no workload 'calm'; there are no-sharing"):
+        source(None, "calm", rate=1.0, seconds=1.0, parts=1)
+    with pytest.raises(BadTraceError, match="give --seconds"):
+        source(None, "bursts", rate=1.0, seconds=0.0, parts=1)
