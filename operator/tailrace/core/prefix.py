@@ -66,9 +66,8 @@ class PrefixIndex:
     def _add(self, endpoint: Endpoint, blocks: dict[int, None], chain: Sequence[int]) -> None:
         holders = self._holders
         for block in reversed(chain):
-            held = holders.get(block)
-            alone = held is None or held is endpoint
-            holders[block] = endpoint if alone else (*_several(held)[1 - MOST_HOLDERS :], endpoint)
+            held = holders.get(block, endpoint)
+            holders[block] = endpoint if held is endpoint else (*_several(held)[1 - MOST_HOLDERS :], endpoint)
             blocks[block] = None
 
     def _drop(self, endpoint: Endpoint, blocks: dict[int, None], count: int) -> None:
