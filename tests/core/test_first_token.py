@@ -20,6 +20,7 @@ from tailrace.core.model import (
     Request,
     ServerSeen,
     Traits,
+    Usage,
 )
 from tailrace.core.pool import Pool
 from tailrace.core.prefill import DECODE_SECONDS, Prefills
@@ -203,6 +204,21 @@ def test_a_prompt_of_which_no_first_byte_will_tell_counts_as_read_when_it_should
         assert one.meter.pending == pending
     end(first, 10.0)
     end(second, 10.0)
+
+
+@pytest.mark.parametrize(("cached", "fewer"), [(0, True), (768, False), (640, False), (384, True), (None, False)])
+def test_what_an_engine_had_forgotten_is_learnt_from_its_usage(cached: int | None, fewer: bool) -> None:
+    one = endpoint("one", 64)
+    made = pool(one, strategy=STRATEGY)
+    notes = made.notes
+    assert isinstance(notes, Prefills)
+    chain = tuple(range(1, 7))
+    before = notes.index._room(one)
+    for usage in (Usage(768, 5, 0), Usage(768, 5, cached), None):
+        sent = send(made, asks(768, chain))
+        sent[1].end(Outcome.COMPLETED, usage, 1.0)
+        sent[0].free()
+    assert (notes.index._room(one) < before) == fewer
 
 
 def test_hardware_is_the_first_guess_of_a_speed_and_what_others_made_of_theirs_the_second() -> None:

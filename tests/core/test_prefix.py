@@ -90,6 +90,32 @@ def test_a_chain_whose_end_alone_is_known_is_noted_from_its_beginning() -> None:
     assert len(index) == 2
 
 
+def test_an_endpoint_that_had_forgotten_gets_less_room_and_one_that_remembers_more_again() -> None:
+    index = PrefixIndex(most=2000)
+    a, b = endpoint("a"), endpoint("b", added=1)
+    index.note(b, (1,))
+    fill(index, a, 60)
+    assert len(index._blocks[a]) == 600
+    for _ in range(10):
+        index.confirm(a, believed=10, real=4)
+        fill(index, a, 1)
+    less = len(index._blocks[a])
+    assert 150 < less < 300
+    assert index.match(a, tuple(range(10))) == 10, "what was used last is still noted"
+    for _ in range(1000):
+        index.confirm(a, believed=10, real=10)
+        index.confirm(a, believed=0, real=1)
+    fill(index, a, 500)
+    assert less < len(index._blocks[a]) <= 1000, "and never more than its part"
+    for _ in range(100):
+        index.confirm(a, believed=10, real=0)
+    fill(index, a, 500)
+    assert 56 <= len(index._blocks[a]) <= 64, "a little is always noted"
+    index.forget(a)
+    index.confirm(a, believed=1, real=0)
+    assert len(index) == 1
+
+
 def test_endpoints_share_the_room_equally() -> None:
     index = PrefixIndex(most=200)
     all_of = [endpoint(f"e{n}", added=n) for n in range(4)]

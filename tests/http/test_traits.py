@@ -129,6 +129,10 @@ def test_a_deep_or_large_document_is_read_no_further_than_needed() -> None:
         (b'"usage":{"prompt_tokens":12,"completion_tokens":3,"total_tokens":15}}', Usage(12, 3)),
         (b'data: {"usage": {"prompt_tokens": 12, "completion_tokens": 3}}\n\ndata: [DONE]\n\n', Usage(12, 3)),
         (b'"usage":{"input_tokens":5,"output_tokens":2}', Usage(5, 2)),
+        (
+            b'"usage":{"prompt_tokens":9,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":8}}',
+            Usage(9, 3, 8),
+        ),
         (b'"usage":{"prompt_tokens":5}', Usage(5, None)),
         (b"data: [DONE]\n\n", None),
         (b'"content":"\\"prompt_tokens\\": 9"', None),
@@ -145,6 +149,9 @@ def test_the_usage_is_read_from_the_end_of_an_answer(end: bytes, usage: Usage | 
     [
         ({"usage": {"prompt_tokens": 5, "completion_tokens": 2}}, Usage(5, 2)),
         ({"usage": {"input_tokens": 5}}, Usage(5, None)),
+        ({"usage": {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}}}, Usage(5, None, 4)),
+        ({"usage": {"input_tokens": 5, "input_tokens_details": {"cached_tokens": 4}}}, Usage(5, None, 4)),
+        ({"usage": {"prompt_tokens": 5, "prompt_tokens_details": [4]}}, Usage(5)),
         ({"usage": {"prompt_tokens": "5", "completion_tokens": -1}}, Usage()),
         ({"usage": 5}, None),
         ({}, None),

@@ -257,10 +257,14 @@ class Traits:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the engine counted of one request, in tokens; None is what it did not tell."""
+    """What the engine counted of one request, in tokens; None is what it did not tell.
+
+    ``cached_tokens`` are those of the prompt that it did not have to compute.
+    """
 
     prompt_tokens: int | None = None
     output_tokens: int | None = None
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

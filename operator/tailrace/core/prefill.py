@@ -24,6 +24,8 @@ TOKENS_PER_TFLOP = 20.0
 USUAL_TFLOPS = 400
 SMALL_TOKENS = 256
 """An endpoint at rest takes longer over a prompt up to here for reasons that are not its speed."""
+TOLERANCE_BLOCKS = 1
+"""Engines cache whole blocks of their own size, and never the last token."""
 DECODE_SECONDS = 0.02
 """What each request in flight adds: it takes a slot, memory, and a part of every step."""
 CLASSES_PER_DOUBLING = 2
@@ -32,11 +34,12 @@ CLASSES_PER_DOUBLING = 2
 class PrefillWork(Work):
     """A prompt on its way: ``uncached`` tokens are pending at its endpoint until its first byte."""
 
-    __slots__ = ("pending", "prefills", "uncached")
+    __slots__ = ("believed", "pending", "prefills", "uncached")
 
     def __init__(self, endpoint: Endpoint, notes: Prefills, request: Request, opened_at: float) -> None:
         super().__init__(endpoint, notes, request, opened_at)
         self.prefills = notes
+        self.believed = 0 if request.traits is None else notes.index.match(endpoint, request.traits.chain)
         self.uncached = notes.uncached(endpoint, request)
         self.pending = True
         endpoint.meter.pending += self.uncached
@@ -62,8 +65,12 @@ class PrefillWork(Work):
             self.endpoint.refresh()
 
     def end(self, outcome: Outcome, usage: Usage | None, now: float) -> None:
-        """Take it off the endpoint's account."""
+        """Take it off the endpoint's account, and learn what the endpoint had forgotten."""
         self.settle()
+        traits = self.request.traits
+        if usage is not None and usage.cached_tokens is not None and traits is not None and usage.prompt_tokens:
+            real = usage.cached_tokens * len(traits.chain) // usage.prompt_tokens
+            self.prefills.index.confirm(self.endpoint, believed=self.believed, real=real + TOLERANCE_BLOCKS)
         super().end(outcome, usage, now)
 
 

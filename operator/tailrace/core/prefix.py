@@ -15,6 +15,9 @@ MOST_BLOCKS = 250_000
 """Blocks noted in all; about 150 bytes each. At 128 tokens a block that is 32 million tokens of prompts."""
 MOST_HOLDERS = 4
 """How many holders of one block are told: the latest. A block that everybody has is no reason to choose anybody."""
+_SHRINK, _GROW = 0.9, 1.005
+"""By what the room for an endpoint changes when it had less than was noted, or all: one in twenty may be wrong."""
+_LEAST_ROOM = 64.0
 _AT_ONCE = 8
 """The part (one in so many) of an endpoint's blocks that goes when there are too many: often would cost more."""
 
@@ -28,6 +31,7 @@ class PrefixIndex:
 
     def __init__(self, most: int = MOST_BLOCKS) -> None:
         self._most = most
+        self._rooms: dict[Endpoint, float] = {}
         self._blocks: dict[Endpoint, dict[int, None]] = {}
         # One holder stands for itself: most blocks have one, and a tuple takes as much memory as the rest of an entry.
         self._holders: dict[int, Endpoint | tuple[Endpoint, ...]] = {}
@@ -53,12 +57,30 @@ class PrefixIndex:
         for block in reversed(chain[:depth]):
             blocks.pop(block, None)
             blocks[block] = None
-        room = self._most // len(self._blocks)
+        room = int(self._room(endpoint))
         if len(blocks) > room:
             self._drop(endpoint, blocks, len(blocks) - room + room // _AT_ONCE)
 
+    def confirm(self, endpoint: Endpoint, *, believed: int, real: int) -> None:
+        """Learn how much the endpoint itself remembers: it had ``real`` blocks of a chain, and should have had more.
+
+        An engine that has forgotten a block has forgotten all that it used before, so fewer are noted of it.
+        """
+        # As many as there may have been before the oldest part went.
+        noted = len(self._blocks.get(endpoint, ())) * _AT_ONCE / (_AT_ONCE - 1)
+        if real < believed:
+            self._rooms[endpoint] = max(_LEAST_ROOM, _SHRINK * min(self._room(endpoint), noted))
+        elif believed:
+            self._rooms[endpoint] = _GROW * self._room(endpoint)
+
+    def _room(self, endpoint: Endpoint) -> float:
+        """Return how many blocks are noted of the endpoint at most."""
+        fair = self._most / max(1, len(self._blocks))
+        return min(fair, self._rooms.get(endpoint, fair))
+
     def forget(self, endpoint: Endpoint) -> None:
         """Forget all blocks of the endpoint."""
+        self._rooms.pop(endpoint, None)
         blocks = self._blocks.pop(endpoint, None)
         if blocks is not None:
             self._drop(endpoint, blocks, len(blocks))

@@ -9,15 +9,19 @@ from tailrace.core.model import Usage
 
 _PROMPT = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,9})\b')
 _OUTPUT = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,9})\b')
+_CACHED = re.compile(rb'"cached_tokens"\s*:\s*(\d{1,9})\b')
 """The names of the chat, completion and embedding APIs, and of the responses API. In a text quotes are escaped."""
 
 
 def read_usage(end: bytes) -> Usage | None:
     """Return what stands in the end of an answer, streamed or not; None when nothing does."""
-    prompt, output = _PROMPT.findall(end), _OUTPUT.findall(end)
-    if not prompt and not output:
-        return None
-    return Usage(int(prompt[-1]) if prompt else None, int(output[-1]) if output else None)
+    prompt, output, cached = (_last(pattern, end) for pattern in (_PROMPT, _OUTPUT, _CACHED))
+    return None if prompt is None and output is None else Usage(prompt, output, cached)
+
+
+def _last(pattern: re.Pattern[bytes], end: bytes) -> int | None:
+    found = pattern.findall(end)
+    return int(found[-1]) if found else None
 
 
 def given_usage(document: Mapping[str, object]) -> Usage | None:
@@ -25,7 +29,12 @@ def given_usage(document: Mapping[str, object]) -> Usage | None:
     usage = document.get("usage")
     if not isinstance(usage, Mapping):
         return None
-    return Usage(_count(usage, "prompt_tokens", "input_tokens"), _count(usage, "completion_tokens", "output_tokens"))
+    details = usage.get("prompt_tokens_details", usage.get("input_tokens_details"))
+    return Usage(
+        _count(usage, "prompt_tokens", "input_tokens"),
+        _count(usage, "completion_tokens", "output_tokens"),
+        _count(details, "cached_tokens") if isinstance(details, Mapping) else None,
+    )
 
 
 def _count(usage: Mapping[str, object], *names: str) -> int | None:

@@ -84,7 +84,7 @@ class CoreBalancer:
     def ended(self, job: Job, now: float) -> None:
         """Release the attempt, with what the engine counted."""
         router, attempt = self._sent.pop(job.number)
-        router.release(attempt, Outcome.COMPLETED, now, Usage(job.arrival.prompt, job.arrival.output))
+        router.release(attempt, Outcome.COMPLETED, now, Usage(job.arrival.prompt, job.arrival.output, job.cached))
 
     def _request(self, job: Job) -> Request:
         arrival = job.arrival
