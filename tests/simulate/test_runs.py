@@ -85,6 +85,23 @@ def test_the_share_of_an_engine_that_slows_down_four_times_follows_within_ten_se
     assert 0.18 < share(run, 0, 170, 240) < 0.32
 
 
+@pytest.mark.parametrize("name", ["LeastTokens", "ShortestExpectedCompletion", "LeastEstimatedTTFT"])
+def test_many_routers_that_do_not_see_each_other_do_not_all_choose_the_same(name: str) -> None:
+    trace = generate("no-sharing", 1, seconds=30, rate=100)
+    run = simulate(trace, [Hardware()] * 100, name, seed=1, routers=64)
+    loads = [run.places.count(place) for place in range(100)]
+    assert sum(loads) == len(run.jobs)
+    assert min(loads) > 0
+    assert max(loads) < 3 * sum(loads) / len(loads)
+
+
+def test_several_routers_share_the_capacity_of_a_pod() -> None:
+    trace = Trace(tuple(Arrival(0.0, 8000, 1) for _ in range(8)))
+    run = simulate(trace, [Hardware(base=0.0)], "LeastRequests", seed=0, capacity=4, routers=2)
+    sent_at_once = [job for job in run.jobs if job.sent_at == 0.0]
+    assert len(sent_at_once) in {3, 4}, "two each, and the first to be refused holds up those behind it"
+
+
 def test_figures_are_of_the_requests_that_were_run() -> None:
     trace = Trace((Arrival(0.0, 8000, 11), Arrival(10.0, 4000, 1)))
     found = figures(simulate(trace, [Hardware(base=0.0)] * 2, "RoundRobin", seed=0))

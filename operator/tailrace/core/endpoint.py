@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 ADDED_BITS = 40
 _CAPACITY_BITS = 20
-_MEMORY_BITS = 40
-RANK_BITS = _MEMORY_BITS + _CAPACITY_BITS + ADDED_BITS
+MEMORY_BITS = 40
+RANK_BITS = MEMORY_BITS + _CAPACITY_BITS + ADDED_BITS
 """The width of a rank: a number of more than that many bits says something that counts before the rank."""
 
 
@@ -119,7 +119,7 @@ class Endpoint:
         self.capacity = capacity
         self.limit = -(-capacity // members)
         self.gpu_memory_gb = gpu_memory_gb
-        memory_rank = _less_is_more(gpu_memory_gb, _MEMORY_BITS)
+        memory_rank = _less_is_more(gpu_memory_gb, MEMORY_BITS)
         capacity_rank = _less_is_more(capacity, _CAPACITY_BITS)
         self.rank = (((memory_rank << _CAPACITY_BITS) | capacity_rank) << ADDED_BITS) | self.added
 

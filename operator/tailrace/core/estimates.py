@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from math import log2
 
-from tailrace.core.endpoint import RANK_BITS, Endpoint
+from tailrace.core.endpoint import Endpoint
 from tailrace.core.history import History
 from tailrace.core.learn import Mean
 from tailrace.core.meter import SMOOTHING, Notes, Work
 from tailrace.core.model import Request
 from tailrace.core.policy import Score
+from tailrace.core.ties import Ties
 
 STEPS_PER_SECOND = 1 << 20
 CLASSES_PER_DOUBLING = 2
@@ -49,12 +50,12 @@ def rate_class(endpoint: Endpoint) -> int:
     return round(CLASSES_PER_DOUBLING * log2(endpoint.meter.slowness.value / endpoint.capacity))
 
 
-def by_work(endpoint: Endpoint) -> int:
-    """Order: the least work, in seconds at usual speed, then the rank."""
-    return (int(STEPS_PER_SECOND * endpoint.meter.seconds) << RANK_BITS) | endpoint.rank
+def by_work(ties: Ties, endpoint: Endpoint) -> int:
+    """Order: the least work, in seconds at usual speed."""
+    return ties.order(int(STEPS_PER_SECOND * endpoint.meter.seconds), endpoint)
 
 
-def score_finish(history: History, request: Request, now: float) -> Score:
+def score_finish(history: History, ties: Ties, request: Request, now: float) -> Score:
     """Compare by when all that is there and this request would be done: work / capacity x the endpoint's slowness.
 
     The request is divided by capacity too: an endpoint's slowness is noisy, and would otherwise decide alone while
@@ -65,6 +66,6 @@ def score_finish(history: History, request: Request, now: float) -> Score:
     def finish(endpoint: Endpoint) -> int:
         meter = endpoint.meter
         steps = (STEPS_PER_SECOND * meter.seconds + needed) / endpoint.capacity * meter.slowness_at(now)
-        return (int(steps) << RANK_BITS) | endpoint.rank
+        return ties.order(int(steps), endpoint)
 
     return finish

@@ -11,12 +11,13 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from math import log2
 
-from tailrace.core.endpoint import RANK_BITS, Endpoint
+from tailrace.core.endpoint import Endpoint
 from tailrace.core.learn import Speed
 from tailrace.core.meter import Notes, Work
 from tailrace.core.model import Outcome, Request, Usage
 from tailrace.core.policy import Score
 from tailrace.core.prefix import PrefixIndex
+from tailrace.core.ties import Ties
 
 STEPS_PER_SECOND = 1 << 20
 TOKENS_PER_TFLOP = 20.0
@@ -143,18 +144,18 @@ def _is_silent(request: Request) -> bool:
     return request.leased or request.traits is None or not request.traits.streams
 
 
-def by_pending(endpoint: Endpoint) -> int:
-    """Order: the fewest tokens pending, then the fewest in flight, then the rank."""
-    return ((endpoint.meter.pending << 20) + endpoint.in_flight << RANK_BITS) | endpoint.rank
+def by_pending(ties: Ties, endpoint: Endpoint) -> int:
+    """Order: the fewest tokens pending, then the fewest in flight."""
+    return ties.order((endpoint.meter.pending << 20) + endpoint.in_flight, endpoint)
 
 
-def score_first_token(notes: Prefills, request: Request, now: float) -> Score:
+def score_first_token(notes: Prefills, ties: Ties, request: Request, now: float) -> Score:
     """Compare by when the first token should come."""
 
     def first_token(endpoint: Endpoint) -> int:
         meter = endpoint.meter
         seconds = (meter.pending + notes.uncached(endpoint, request)) / notes.speed(endpoint, now)
         seconds += DECODE_SECONDS * endpoint.in_flight
-        return (int(STEPS_PER_SECOND * seconds) << RANK_BITS) | endpoint.rank
+        return ties.order(int(STEPS_PER_SECOND * seconds), endpoint)
 
     return first_token

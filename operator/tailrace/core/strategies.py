@@ -25,6 +25,7 @@ from tailrace.core.sources.rotation import RotationSource
 from tailrace.core.sources.sample import SampleSource
 from tailrace.core.sources.session import SessionSource
 from tailrace.core.sources.weighted import WeightedRotationSource
+from tailrace.core.ties import Ties
 
 SPEEDS_COMPARED = 6
 """How many endpoints are compared, the best of each speed first: a fleet has two or three, noise adds as many."""
@@ -47,9 +48,9 @@ def by_in_flight(endpoint: Endpoint) -> int:
     return (endpoint.in_flight << RANK_BITS) | endpoint.rank
 
 
-def by_tokens(endpoint: Endpoint) -> int:
-    """Score: the fewest tokens outstanding win, then the rank."""
-    return (endpoint.meter.tokens << RANK_BITS) | endpoint.rank
+def by_tokens(ties: Ties, endpoint: Endpoint) -> int:
+    """Order: the fewest tokens outstanding."""
+    return ties.order(endpoint.meter.tokens, endpoint)
 
 
 def by_capacity(endpoint: Endpoint) -> int:
@@ -110,8 +111,10 @@ def _score_load_ratio(_: Request, __: float) -> Score:
     return by_load_ratio
 
 
-def _least_tokens(_: PoolSettings, __: Random) -> Policy:
-    return Policy(partial(_draw_least, by_tokens), notes=Notes(), needs=Needs(lengths=True, usage=True))
+def _least_tokens(_: PoolSettings, rng: Random) -> Policy:
+    return Policy(
+        partial(_draw_least, partial(by_tokens, Ties(rng))), notes=Notes(), needs=Needs(lengths=True, usage=True)
+    )
 
 
 def _weighted_response_time(settings: PoolSettings, _: Random) -> Policy:
@@ -119,14 +122,14 @@ def _weighted_response_time(settings: PoolSettings, _: Random) -> Policy:
     return Policy(partial(_draw_weighted, times.weigh), notes=times)
 
 
-def _shortest_expected_completion(_: PoolSettings, __: Random) -> Policy:
-    history = History()
-    score = partial(score_finish, history)
-    return Policy(_draw_speeds, score, notes=history, needs=Needs(lengths=True, usage=True))
+def _shortest_expected_completion(_: PoolSettings, rng: Random) -> Policy:
+    history, ties = History(), Ties(rng)
+    score = partial(score_finish, history, ties)
+    return Policy(partial(_draw_speeds, ties), score, notes=history, needs=Needs(lengths=True, usage=True))
 
 
-def _draw_speeds() -> tuple[Draw, ...]:
-    return (Draw(ClassSource(rate_class, by_work), SPEEDS_COMPARED),)
+def _draw_speeds(ties: Ties) -> tuple[Draw, ...]:
+    return (Draw(ClassSource(rate_class, partial(by_work, ties)), SPEEDS_COMPARED),)
 
 
 def _prefix_cache(settings: PoolSettings, _: Random) -> Policy:
@@ -139,15 +142,16 @@ def _draw_ring(percent: int) -> tuple[Draw, ...]:
 
 
 def _least_estimated_ttft(_: PoolSettings, rng: Random) -> Policy:
-    notes = Prefills()
-    draws, score = partial(_draw_first_token, notes, rng), partial(score_first_token, notes)
+    notes, ties = Prefills(), Ties(rng)
+    draws, score = partial(_draw_first_token, notes, ties, rng), partial(score_first_token, notes, ties)
     return Policy(draws, score, notes=notes, needs=Needs(lengths=True, chain=True, usage=True))
 
 
-def _draw_first_token(notes: Prefills, rng: Random) -> tuple[Draw, ...]:
+def _draw_first_token(notes: Prefills, ties: Ties, rng: Random) -> tuple[Draw, ...]:
+    order = partial(by_pending, ties)
     return (
-        Draw(HolderSource(notes), 2),
-        Draw(ClassSource(notes.speed_class, by_pending), 3),
+        Draw(HolderSource(notes, order), 2),
+        Draw(ClassSource(notes.speed_class, order), 3),
         Draw(SampleSource(rng), 2),
     )
 

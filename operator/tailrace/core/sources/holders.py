@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tailrace.core.endpoint import Endpoint
 from tailrace.core.model import Request
-from tailrace.core.prefill import Prefills, by_pending
+from tailrace.core.prefill import Prefills
 from tailrace.core.sources.base import ANY
 
 
 class HolderSource:
-    """Offers the latest holders of the deepest known block of a request's prompt, the fewest pending tokens first.
+    """Offers the latest holders of the deepest known block of a request's prompt, the least in ``order`` first.
 
     At most a few, whatever the number of endpoints; none when nobody remembers anything. Costs O(log blocks).
     """
 
     counts_picks = False
 
-    def __init__(self, notes: Prefills) -> None:
+    def __init__(self, notes: Prefills, order: Callable[[Endpoint], int]) -> None:
+        self.order = order
         self._notes = notes
         self._available: set[Endpoint] = set()
 
@@ -44,11 +45,7 @@ class HolderSource:
         if request.traits is None:
             return
         holders = self._notes.index.holders(request.traits.chain)
-        yield from sorted((each for each in holders if each in self._available), key=by_pending)
-
-    def order(self, endpoint: Endpoint) -> float:
-        """Return the endpoint's place by pending tokens: a scan sees no prompt."""
-        return by_pending(endpoint)
+        yield from sorted((each for each in holders if each in self._available), key=self.order)
 
     def took(self, endpoint: Endpoint) -> None:
         """Nothing to note: what an endpoint will remember is noted when the request is booked."""

@@ -1,0 +1,30 @@
+"""Which of several equal endpoints comes first."""
+
+from __future__ import annotations
+
+from random import Random
+
+from tailrace.core.endpoint import MEMORY_BITS, RANK_BITS, Endpoint
+
+_OWN_BITS = 16
+_OWN = (1 << _OWN_BITS) - 1
+_BELOW_MEMORY = RANK_BITS - MEMORY_BITS
+
+
+class Ties:
+    """The most GPU memory, then an order that every replica of the router draws for itself.
+
+    Replicas do not see each other's requests. If all of them took the same one of the endpoints that look idle, that
+    one would not be idle, and others would be.
+    """
+
+    __slots__ = ("_factor",)
+
+    def __init__(self, rng: Random) -> None:
+        self._factor = rng.getrandbits(32) | 1
+
+    def order(self, key: int, endpoint: Endpoint) -> int:
+        """Return a number that is ordered by the key first, unique by the endpoint's rank in its low bits."""
+        memory = endpoint.rank >> _BELOW_MEMORY
+        own = (endpoint.added + 1) * self._factor & _OWN
+        return ((((key << MEMORY_BITS) | memory) << _OWN_BITS | own) << RANK_BITS) | endpoint.rank
