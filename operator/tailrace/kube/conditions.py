@@ -15,6 +15,7 @@ from tailrace.kube.problems import Problem
 from tailrace.kube.servers import Server
 from tailrace.link import EndpointReport
 
+FIELDS_IGNORED = "FieldsIgnored"
 GATE_SILENCE_SECONDS: Final = 60.0
 MAX_MESSAGE: Final = 1024
 OWN_CONDITIONS: Final = frozenset({"AmbiguousSelector"})
@@ -176,10 +177,20 @@ def _running(pod: Document) -> bool:
 def _occasional(facts: Facts) -> list[Verdict]:
     found = dict(facts.standing)
     found |= {problem.reason: problem for problem in facts.problems if problem.reason in OWN_CONDITIONS}
+    if facts.server.ignored:
+        found[FIELDS_IGNORED] = _newer_fields(facts.server.ignored)
     live = facts.deployment
     if live is not None and workload.controlled(live, facts.server.model):
         found |= _deployment_notes(live, facts)
     return [Verdict(kind, True, problem.reason, problem.message) for kind, problem in sorted(found.items())]
+
+
+def _newer_fields(paths: Sequence[str]) -> Problem:
+    return Problem(
+        "NewerDefinition",
+        f"This version of Tailrace does not know {', '.join(paths)}, or what it says, and goes on as if it were left "
+        "out: upgrade Tailrace to the version of the definition.",
+    )
 
 
 def _deployment_notes(live: Document, facts: Facts) -> dict[str, Problem]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from tailrace.api.inferenceserver import InferenceServer
+from tailrace.api.stored import read_stored
 from tailrace.core.model import ServerSpec
 from tailrace.kube import objects
 from tailrace.kube.client import Document
@@ -19,13 +20,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """An InferenceServer: as stored, and as understood (``model``). ``error`` says what was not understood."""
+    """An InferenceServer: as stored, and as understood (``model``). ``error`` says what was not understood.
+
+    ``ignored`` are the paths of fields that only a newer version knows; they count as left out.
+    """
 
     document: Document
     model: InferenceServer
     owner: Owner
     spec: ServerSpec
     error: str = ""
+    ignored: tuple[str, ...] = ()
 
 
 def understand(document: Document, before: Server | None) -> Server | None:
@@ -35,9 +40,9 @@ def understand(document: Document, before: Server | None) -> Server | None:
     body = {part: document.get(part) for part in ("apiVersion", "kind", "spec")}
     body["metadata"] = {field: meta[field] for field in known if field in meta}
     try:
-        model = InferenceServer.model_validate(body)
+        model, ignored = read_stored(body)
     except ValidationError as error:
         log.warning("InferenceServer %s is not understood: %s", objects.key(document), error)
         same = before is not None and objects.uid(before.document) == objects.uid(document)
         return replace(before, document=document, error=str(error)) if before and same else None
-    return Server(document, model, owner_of(model), server_spec(model))
+    return Server(document, model, owner_of(model), server_spec(model), ignored=ignored)
