@@ -211,3 +211,30 @@ def test_status_as_json_is_for_scripts_and_knows_namespaces(serve: Serve, engine
     assert (row["server"], row["address"], row["state"], row["inFlight"]) == ("default/demo", engines[0], "ready", 0)
     assert tailrace("status", "--json", "-n", "default", "--admin", serve.admin)[1] == text
     assert tailrace("status", "-n", "shop", "--admin", serve.admin)[1].startswith("nothing is served here yet")
+
+
+# explaining picks of a running serve
+
+
+def test_explain_shows_who_would_be_picked_and_why(serve: Serve, engines: tuple[str, str], tmp_path: Path) -> None:
+    code, text, errors = tailrace("explain", "demo", "--prompt", "hello", "--admin", serve.admin)
+    assert (code, errors) == (0, "")
+    first, _, head, row = text.splitlines()
+    assert first.startswith("model demo, about ")
+    assert "pool default/demo, WeightedLeastConnections" in first
+    assert head.split() == ["NAME", "ADDRESS", "STATE", "IN", "FLIGHT", "SCORE", "WHY"]
+    assert row.split()[:4] == ["picked", engines[0], engines[0], "ready"]
+    whole = tmp_path / "request.json"
+    whole.write_text(json.dumps({"prompt": "x" * 400, "max_tokens": 28}))
+    code, text, _ = tailrace("explain", "demo", "-f", str(whole), "--json", env={"TAILRACE_ADMIN": serve.admin})
+    assert (code, json.loads(text)["tokens"]) == (0, 128)
+
+
+def test_explain_says_why_nobody_would_be_picked(serve: Serve) -> None:
+    code, text, _ = tailrace("explain", "demo", "--tokens", "9000", "--admin", serve.admin)
+    assert code == 1
+    assert "nobody would be picked (rejected-no-qualified-endpoints): a request of about 9000 tokens" in text
+    assert "0 GB of GPU memory; more than 4096 tokens need 80" in text
+    code, _, errors = tailrace("explain", "", "--admin", serve.admin)
+    assert code == 2
+    assert "answers 400: name the model" in errors

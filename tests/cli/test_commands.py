@@ -178,10 +178,11 @@ def test_status_without_a_router_there_says_so() -> None:
     assert "is a router's admin port there?" in output
 
 
+@pytest.mark.parametrize("asking", [["status", "-n", "shop"], ["explain", "llama"]], ids=lambda words: words[0])
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"endpoints": [1]}', b'{"endpoints": null}'])
-def test_status_of_something_that_is_no_router_says_so(body: bytes) -> None:
+def test_something_that_is_no_router_is_called_so(body: bytes, asking: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        command = ["status", "-n", "shop", "--admin", f"127.0.0.1:{listener.getsockname()[1]}"]
+        command = [*asking, "--admin", f"127.0.0.1:{listener.getsockname()[1]}"]
         with subprocess.Popen([sys.executable, "-m", "tailrace", *command], stderr=subprocess.PIPE) as process:
             connection, _ = listener.accept()
             with connection:
@@ -190,6 +191,14 @@ def test_status_of_something_that_is_no_router_says_so(body: bytes) -> None:
             assert process.stderr is not None
             assert b"is a router's admin port there?" in process.stderr.read()
         assert process.returncode == 2
+
+
+def test_explain_without_a_router_there_says_so(tmp_path: Path) -> None:
+    code, output = invoke("explain", "llama", "--admin", "127.0.0.1:1")
+    assert code == 2
+    assert "cannot read http://127.0.0.1:1/debug/pick" in output
+    code, output = invoke("explain", "llama", "-f", str(tmp_path / "nothing"))
+    assert (code, "give a text file" in output) == (2, True)
 
 
 def test_status_without_a_cluster_says_so(tmp_path: Path) -> None:

@@ -311,6 +311,8 @@ async def test_who_was_let_through_is_remembered_for_a_minute_and_who_was_not_is
         ("/endpoints", VIEWER, 200),
         ("/endpoints", ADMIN, 200),
         ("/metrics", None, 401),
+        (f"/debug/pick?model={MODEL}", None, 401),
+        (f"/debug/pick?model={MODEL}", VIEWER, 200),
         ("/wait-for-drain?pod=pod-0&timeout=0", None, 401),
         ("/wait-for-drain?pod=pod-0&timeout=0", GATE, 200),
         ("/wait-for-drain?pod=pod-0&timeout=0", OTHER_GATE, 401),

@@ -10,6 +10,7 @@ import tailrace
 from tailrace.cli.crds import crds
 from tailrace.cli.doctor import doctor
 from tailrace.cli.drain_gate import drain_gate
+from tailrace.cli.explain import explain
 from tailrace.cli.kube_agent import kube_agent
 from tailrace.cli.model_server import model_server
 from tailrace.cli.release_finalizers import release_finalizers
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command("run")(run)
 app.command("serve")(serve)
 app.command("status")(status)
+app.command("explain")(explain)
 app.command("doctor")(doctor)
 app.command("model-server")(model_server)
 app.command("simulate")(simulate)

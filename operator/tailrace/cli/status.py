@@ -96,5 +96,9 @@ def _terminal_width() -> int | None:
 
 def _shown(row: Row, column: str) -> str:
     """Return a cell: one line, and nothing in it that acts on the terminal."""
-    text = "" if row.get(column) is None else str(row[column])
+    return shown("" if row.get(column) is None else str(row[column]))
+
+
+def shown(text: str) -> str:
+    """Return text as one line with nothing in it that acts on the terminal."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

@@ -304,6 +304,34 @@ class Pick(NamedTuple):
     expires_at: float | None
 
 
+class Standing(Enum):
+    """What a pick would make of an endpoint. COMPARED: drawn, and not the best; ABLE: qualifies, and was not drawn."""
+
+    PICKED = "picked"
+    COMPARED = "compared"
+    ABLE = "able"
+    FILTERED = "filtered"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One endpoint of a pool as a pick would see it for a request.
+
+    ``against`` says which filters keep the request from it; ``parts`` are the figures that its score is made of, the
+    one that is compared by the name ``score``, lower being better.
+    """
+
+    uid: str
+    name: str
+    address: str
+    standing: Standing
+    state: EndpointState
+    in_flight: int
+    limit: int
+    against: tuple[str, ...]
+    parts: Mapping[str, float]
+
+
 class RefusalCode(Enum):
     """Why no endpoint was chosen. The value is what clients read in ``x-tailrace-dropped-reason`` or ``error.code``."""
 
@@ -323,6 +351,22 @@ class Refusal:
     code: RefusalCode
     message: str
     retry_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a pick would make of a request, without making it.
+
+    ``refusal`` is the answer when nobody would be picked. ``candidates`` begin with the one that would be; those that
+    were compared follow, then who is able, then who is filtered. ``elsewhere`` counts endpoints of other models. Where
+    the name leads to no pool, ``pool`` and ``strategy`` are empty.
+    """
+
+    refusal: Refusal | None
+    pool: str = ""
+    strategy: str = ""
+    candidates: tuple[Candidate, ...] = ()
+    elsewhere: int = 0
 
 
 @dataclass(frozen=True, slots=True)

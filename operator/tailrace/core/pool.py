@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from heapq import nsmallest
 from math import ceil
 from random import Random
@@ -29,6 +30,14 @@ class Candidates:
         self.first = self.sources[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a pick would make of a request: whom it would compare, best first, and who else is able to take it."""
+
+    compared: list[Endpoint]
+    others: list[Endpoint]
+
+
 class Pool:
     """Endpoints of one model under one strategy.
 
@@ -43,6 +52,7 @@ class Pool:
         self.notes = Notes() if self.policy.notes is None else self.policy.notes
         self.endpoints: dict[str, Endpoint] = {}
         self.scans = 0
+        self._rng = rng
         self._long_above = settings.long_prompt_tokens
         self._service_seconds = 1.0
         self._any = Candidates(self.policy)
@@ -112,6 +122,26 @@ class Pool:
         """Yield the ready endpoints that could serve such a request, free slot or not, as they became ready."""
         return (e for e in self._for(tokens).ready.values() if e.uid not in avoid and _serves(e, adapter))
 
+    def foresee(
+        self, tokens: int, adapter: str | None, avoid: frozenset[str], request: Request, now: float
+    ) -> Foreseen:
+        """Return what ``pick`` would compare now, the one that it would return first. Looks at every endpoint.
+
+        Nothing is picked, and no later pick is another one for it: chance is put back to where it was.
+        """
+        candidates, chance = self._for(tokens), self._rng.getstate()
+        try:
+            compared = self._offered(candidates, adapter, avoid, request, now, peek=True)
+            if compared is None:
+                compared = self._all_able(candidates, adapter, avoid)
+            able = [e for e in self.qualified(tokens, adapter, avoid) if e.available and e not in compared]
+            others = sorted(able, key=candidates.draws[-1].source.order)
+        finally:
+            self._rng.setstate(chance)
+        if self._score is not None:
+            compared = sorted(dict.fromkeys(compared), key=self._score(request, now))
+        return Foreseen(compared, others)
+
     def learn(self, seconds: float) -> None:
         """Learn how long a request occupies its slot."""
         self._service_seconds += SMOOTHING * (seconds - self._service_seconds)
@@ -138,20 +168,29 @@ class Pool:
     ) -> Endpoint | None:
         found = self._offered(candidates, adapter, avoid, request, now)
         if found is None:
-            found = self._scan(candidates, adapter, avoid)
+            self.scans += 1
+            found = self._all_able(candidates, adapter, avoid)
         if self._score is None or len(found) < 2:
             return found[0] if found else None
         return min(found, key=self._score(request, now))
 
     def _offered(
-        self, candidates: Candidates, adapter: str | None, avoid: frozenset[str], request: Request, now: float
+        self,
+        candidates: Candidates,
+        adapter: str | None,
+        avoid: frozenset[str],
+        request: Request,
+        now: float,
+        *,
+        peek: bool = False,
     ) -> list[Endpoint] | None:
         """Return a few of each source, or None when too many were refused and a scan is cheaper."""
         found: list[Endpoint] = []
         refusals = 0
         for draw in candidates.draws:
             wanted = len(found) + draw.take
-            for endpoint in draw.source.offer(request, now):
+            source = draw.source
+            for endpoint in source.peek(request, now) if peek else source.offer(request, now):
                 if endpoint.uid in avoid or not _serves(endpoint, adapter):
                     refusals += 1
                     if refusals >= REFUSALS_BEFORE_SCAN:
@@ -164,12 +203,11 @@ class Pool:
                 break
         return found
 
-    def _scan(self, candidates: Candidates, adapter: str | None, avoid: frozenset[str]) -> list[Endpoint]:
+    def _all_able(self, candidates: Candidates, adapter: str | None, avoid: frozenset[str]) -> list[Endpoint]:
         """Return what the sources would have offered, by looking at every endpoint.
 
         Where the first one offered wins, the last source decides: it is the one that knows every endpoint.
         """
-        self.scans += 1
         able = [e for e in candidates.ready.values() if e.available and e.uid not in avoid and _serves(e, adapter)]
         draws = candidates.draws if self._score is not None else candidates.draws[-1:]
         return [e for draw in draws for e in nsmallest(draw.take, able, key=draw.source.order)]

@@ -9,6 +9,7 @@ from random import Random
 
 from tailrace.core.drain import GATE_PREFIX, DrainKind, Drains, Mark
 from tailrace.core.endpoint import Endpoint, Event
+from tailrace.core.explain import explain
 from tailrace.core.leases import Leases
 from tailrace.core.ledger import Attempt, Ledger
 from tailrace.core.meter import UNMETERED
@@ -18,6 +19,7 @@ from tailrace.core.model import (
     EndpointSpec,
     EndpointState,
     EndpointStatus,
+    Explanation,
     Needs,
     Observation,
     Outcome,
@@ -51,6 +53,8 @@ class Completion(Enum):
 NOT_SYNCED = Refusal(
     RefusalCode.NOT_SYNCED, "this replica has not seen a whole list of InferenceServers yet", RETRY_NOT_READY
 )
+
+SHUTTING_DOWN = Refusal(RefusalCode.SHUTTING_DOWN, "this replica is stopping; ask another", 1)
 
 
 class Router:
@@ -173,16 +177,34 @@ class Router:
 
     def acquire(self, request: Request, now: float) -> Pick | Refusal:
         """Choose an endpoint and book an attempt there; from here on it is in flight until released."""
-        if self._closing and not request.is_retry:
-            return Refusal(RefusalCode.SHUTTING_DOWN, "this replica is stopping; ask another", 1)
-        target = self._registry.resolve(request.model, request.namespace)
+        target = self._resolve(request)
         if isinstance(target, Refusal):
-            return target if self._synced else NOT_SYNCED
+            return target
         self._expire(now)
         endpoint = target.pool.pick(request.tokens, target.adapter, request.avoid, request, now)
         if endpoint is None:
             return _refusal(target, request)
         return self._book(request, target, endpoint, now)
+
+    def explain(self, request: Request, now: float) -> Explanation:
+        """Return what ``acquire`` would do now, and why. Nothing is picked or booked, and no later pick is another one.
+
+        What the clock alone has ended by now is booked first, as by any other look. Looks at every endpoint.
+        """
+        target = self._resolve(request)
+        if isinstance(target, Refusal):
+            return Explanation(target, elsewhere=len(self._registry.specs))
+        self._expire(now)
+        foreseen = target.pool.foresee(request.tokens, target.adapter, request.avoid, request, now)
+        refusal = None if foreseen.compared else _refusal(target, request)
+        return explain(target, request, foreseen, refusal, specs=self._registry.specs, now=now)
+
+    def _resolve(self, request: Request) -> Target | Refusal:
+        """Return where the request leads, or why this replica takes no such request."""
+        if self._closing and not request.is_retry:
+            return SHUTTING_DOWN
+        target = self._registry.resolve(request.model, request.namespace)
+        return NOT_SYNCED if isinstance(target, Refusal) and not self._synced else target
 
     def _book(self, request: Request, target: Target, endpoint: Endpoint, now: float) -> Pick:
         self._sequence += 1

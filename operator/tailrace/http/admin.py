@@ -1,4 +1,4 @@
-"""The admin door: health, metrics, endpoints, and the drains that gates and people ask for."""
+"""The admin door: health, metrics, endpoints, why a pick, and the drains that gates and people ask for."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tailrace.http.body import Bodies
 from tailrace.http.dispatch import Dispatch, Route, get, post
 from tailrace.http.errors import DoorError, bad_request
 from tailrace.http.health import Check, Health, report
+from tailrace.http.pickdoor import PickDoor
 from tailrace.http.serving import runner
 from tailrace.http.views import drain_view, find_uid, namespace_of, router_view
 from tailrace.settings import Settings
@@ -66,6 +67,7 @@ class AdminDoor:
         self._cordon = cordon
         self._changes = changes
         self._bodies = Bodies(limit=MAX_BODY_BYTES, budget=settings.body_budget_bytes, seconds=settings.body_seconds)
+        self._picks = PickDoor(router, clock, guard, settings)
         self._generation = 0
         self._gates: OrderedDict[str, None] = OrderedDict()
         self._more = more
@@ -86,10 +88,11 @@ class AdminDoor:
             post(_GATE, self._hello),
             post(_DRAIN, self._drain),
             post(_RESUME, self._resume),
+            *self._picks.routes(),
             *self._more,
         ]
-        paths = "/livez, /readyz, /startupz, /metrics, /endpoints, /endpoints/{uid}/drain|resume and /wait-for-drain"
-        return runner(Dispatch(routes, unknown=f"the admin port serves {paths}"))
+        paths = "/livez, /readyz, /startupz, /metrics, /debug/pick, /endpoints, /endpoints/{uid}/drain|resume"
+        return runner(Dispatch(routes, unknown=f"the admin port serves {paths} and /wait-for-drain"))
 
     # Health and figures
 

@@ -7,19 +7,18 @@ other status nginx answers 500 itself unless ``error_page`` maps it, and Lua or 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any
 
 from aiohttp import web
 
-from tailrace.core.model import Pick, Refusal, RefusalCode, Request
+from tailrace.core.model import Pick, Refusal, RefusalCode
 from tailrace.core.router import Router
-from tailrace.http.ask import Reader
+from tailrace.http.asked import Asker
 from tailrace.http.body import Bodies
 from tailrace.http.dispatch import Dispatch, Route, post
-from tailrace.http.errors import DoorError, bad_request, refused
+from tailrace.http.errors import DoorError, refused
 from tailrace.http.given import Given, unknown
 from tailrace.http.headers import DESTINATION
 from tailrace.http.observer import Observer
@@ -57,7 +56,7 @@ class RoutingDoor:
         self._forward = forward
         self._clock = clock
         self._observer = observer
-        self._reader = Reader(image_tokens=settings.image_tokens, output_tokens=settings.output_tokens)
+        self._asker = Asker(router, settings)
         self._bodies = Bodies(
             limit=settings.max_body_bytes, budget=settings.body_budget_bytes, seconds=settings.body_seconds
         )
@@ -73,7 +72,7 @@ class RoutingDoor:
         model, code = "", ""
         self._observer.started(DOOR)
         try:
-            asked = self._asked(request, await self._bodies.document(request))
+            asked = self._asker.asked(request, await self._bodies.document(request), leased=True)
             pick = self._router.acquire(asked, self._clock())
             if isinstance(pick, Refusal):
                 model = "" if pick.code is RefusalCode.UNKNOWN_MODEL else asked.model
@@ -85,28 +84,6 @@ class RoutingDoor:
             raise
         finally:
             self._observer.ended(door=DOOR, model=model, code=code, seconds=perf_counter() - began)
-
-    def _asked(self, request: web.BaseRequest, document: Mapping[str, Any]) -> Request:
-        def said(name: str) -> Any:  # noqa: ANN401 - JSON
-            return request.headers.get(f"x-tailrace-{name}") or request.query.get(name) or document.get(name)
-
-        model = said("model")
-        if not isinstance(model, str) or not model:
-            raise bad_request(
-                "model_missing",
-                "name the model: header x-tailrace-model, query ?model=, or the field 'model' of a JSON body",
-                "model",
-            )
-        tokens = said("tokens")
-        estimate = self._reader.tokens(dict(document)) if tokens is None else _whole(tokens)
-        namespace = said("namespace")
-        namespace = namespace if isinstance(namespace, str) else None
-        needs = self._router.needs(model, namespace)
-        traits = None
-        if needs is not None:
-            traits = self._reader.traits(dict(document), request.headers, needs, model)
-            traits = replace(traits, prompt_tokens=traits.prompt_tokens or estimate)
-        return Request(model, estimate, namespace, leased=True, traits=traits)
 
     def _answer(self, pick: Pick) -> web.StreamResponse:
         expires = int((pick.expires_at or 0.0) - self._clock())
@@ -127,11 +104,3 @@ class RoutingDoor:
         if "expiresSeconds" in answer:
             headers[EXPIRES] = str(answer["expiresSeconds"])
         return web.json_response(answer, headers=headers)
-
-
-def _whole(value: object) -> int:
-    """Return the number of tokens; DoorError 400 when it is none."""
-    text = str(value)
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise bad_request("tokens_invalid", "'tokens' must be a whole number, 0 or more; or leave it out", "tokens")
-    return max(1, int(text))

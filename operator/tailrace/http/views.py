@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tailrace.core.model import DrainStatus, EndpointStatus, RouterStatus
+from tailrace.core.model import Candidate, DrainStatus, EndpointStatus, Explanation, Request, RouterStatus, Standing
 
 
 def drain_view(status: DrainStatus) -> dict[str, object]:
@@ -42,6 +42,36 @@ def router_view(status: RouterStatus) -> dict[str, object]:
         "drains": status.drains,
         "outcomes": dict(status.outcomes),
         "endpoints": [endpoint_view(endpoint) for endpoint in status.endpoints],
+    }
+
+
+def explanation_view(request: Request, explanation: Explanation) -> dict[str, object]:
+    """Return what a pick would make of a request, the endpoint that it would return first."""
+    refusal = explanation.refusal
+    picked = [each.uid for each in explanation.candidates if each.standing is Standing.PICKED]
+    return {
+        "model": request.model,
+        "tokens": request.tokens,
+        "pool": explanation.pool,
+        "strategy": explanation.strategy,
+        "picked": picked[0] if picked else None,
+        "refusal": None if refusal is None else {"code": refusal.code.value, "message": refusal.message},
+        "endpointsOfOtherModels": explanation.elsewhere,
+        "candidates": [_candidate_view(each) for each in explanation.candidates],
+    }
+
+
+def _candidate_view(candidate: Candidate) -> dict[str, object]:
+    return {
+        "uid": candidate.uid,
+        "name": candidate.name,
+        "address": candidate.address,
+        "standing": candidate.standing.value,
+        "state": candidate.state.value,
+        "inFlight": candidate.in_flight,
+        "slots": candidate.limit,
+        "against": list(candidate.against),
+        "parts": dict(candidate.parts),
     }
 
 

@@ -45,6 +45,10 @@ class Source(Protocol):
         """
         ...
 
+    def peek(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:
+        """Yield what ``offer`` would, leaving everything as it is but chance; may look at every endpoint."""
+        ...
+
     def order(self, endpoint: Endpoint) -> float:
         """Return a number by which an endpoint, available or not, comes before another in ``offer``: the smaller."""
         ...

@@ -64,8 +64,17 @@ class ClassSource:
         first = [endpoint for members in self._classes.values() if (endpoint := members.best()) is not None]
         yield from first
         offers = [members.offer(request, now) for members in self._classes.values()]
-        for row in zip_longest(*offers):
-            yield from (endpoint for endpoint in row if endpoint is not None and endpoint not in first)
+        yield from (endpoint for endpoint in _in_turns(offers) if endpoint not in first)
+
+    def peek(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:
+        """Yield the same without touching the heaps."""
+        yield from _in_turns([members.peek(request, now) for members in self._classes.values()])
 
     def took(self, endpoint: Endpoint) -> None:
         """Nothing to note: the figures themselves make the order."""
+
+
+def _in_turns(offers: list[Iterator[Endpoint]]) -> Iterator[Endpoint]:
+    """Yield the first of each, then the second of each, and so on."""
+    for row in zip_longest(*offers):
+        yield from (endpoint for endpoint in row if endpoint is not None)

@@ -75,6 +75,10 @@ class LeastSource:
             for entry in passed:
                 heappush(heap, entry)
 
+    def peek(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:  # noqa: ARG002 - the same for all
+        """Yield endpoints in order, without mending the heap."""
+        yield from sorted({*self._endpoints.values(), *self._fell}, key=self.order)
+
     def took(self, endpoint: Endpoint) -> None:
         """Nothing to note: the load itself makes the order."""
 

@@ -76,12 +76,14 @@ class RingSource:
 
     def offer(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:  # noqa: ARG002 - no time passes here
         """Yield the endpoints from the request's key on that are not too full; few, or none."""
-        key = self._key(request)
-        if key is None:
-            return
-        for endpoint in self._from(key):
-            if endpoint.added in self._available and self._loads.allow(endpoint, self._percent):
-                yield endpoint
+        if not self._sorted:
+            self._points.sort()
+            self._sorted = True
+        return self._below_bound(request, self._points)
+
+    def peek(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:  # noqa: ARG002 - no time passes here
+        """Yield the same, on a ring that is sorted aside."""
+        return self._below_bound(request, sorted(self._points))
 
     def order(self, endpoint: Endpoint) -> float:
         """Return the endpoint's rank: a scan has no key."""
@@ -92,12 +94,16 @@ class RingSource:
         if endpoint.added in self._endpoints:
             self._loads.see(endpoint, more=1)
 
-    def _from(self, key: int) -> Iterator[Endpoint]:
+    def _below_bound(self, request: Request, points: list[int]) -> Iterator[Endpoint]:
+        key = self._key(request)
+        if key is None:
+            return
+        for endpoint in self._from(key, points):
+            if endpoint.added in self._available and self._loads.allow(endpoint, self._percent):
+                yield endpoint
+
+    def _from(self, key: int, points: list[int]) -> Iterator[Endpoint]:
         """Yield the endpoints round the ring, each once, up to a number."""
-        if not self._sorted:
-            self._points.sort()
-            self._sorted = True
-        points = self._points
         at = bisect_left(points, key << ADDED_BITS)
         seen: set[int] = set()
         for step in range(len(points)):

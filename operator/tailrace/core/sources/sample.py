@@ -52,6 +52,14 @@ class SampleSource:
             self._swap(drawn, drawn + int(self._rng.random() * (len(items) - drawn)))
             yield items[drawn]
 
+    def peek(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:  # noqa: ARG002 - the same for all
+        """Yield what ``offer`` would, of a copy: only the random numbers are used up."""
+        items = list(self._items)
+        for drawn in range(len(items)):
+            other = drawn + int(self._rng.random() * (len(items) - drawn))
+            items[drawn], items[other] = items[other], items[drawn]
+            yield items[drawn]
+
     def order(self, endpoint: Endpoint) -> float:  # noqa: ARG002 - chance knows nobody
         """Return a random number: everyone is as likely to come first."""
         return self._rng.random()

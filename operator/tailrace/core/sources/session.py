@@ -57,16 +57,11 @@ class SessionSource:
 
     def offer(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:
         """Yield the session's endpoint, then where else the request may go; nothing when a hard session must wait."""
-        home = self._home(request, now)
-        if home is not None and home not in self._available:
-            if self._hard:
-                return
-            home = None
-        offered: set[Endpoint] = set()
-        for endpoint in chain([home] if home else [], self._ring.offer(request, now), self._least.offer(request, now)):
-            if endpoint not in offered:
-                offered.add(endpoint)
-                yield endpoint
+        return self._from_home(request, now, self._ring.offer(request, now), self._least.offer(request, now))
+
+    def peek(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:
+        """Yield the same without touching ring and heap."""
+        return self._from_home(request, now, self._ring.peek(request, now), self._least.peek(request, now))
 
     def order(self, endpoint: Endpoint) -> float:
         """Return the endpoint's place among the least loaded: a scan knows no session."""
@@ -75,6 +70,18 @@ class SessionSource:
     def took(self, endpoint: Endpoint) -> None:
         """Count the request that the endpoint is about to get."""
         self._ring.took(endpoint)
+
+    def _from_home(self, request: Request, now: float, *others: Iterator[Endpoint]) -> Iterator[Endpoint]:
+        home = self._home(request, now)
+        if home is not None and home not in self._available:
+            if self._hard:
+                return
+            home = None
+        offered: set[Endpoint] = set()
+        for endpoint in chain([home] if home else [], *others):
+            if endpoint not in offered:
+                offered.add(endpoint)
+                yield endpoint
 
     def _home(self, request: Request, now: float) -> Endpoint | None:
         """Return where the session is, if it could be served there, now or later."""

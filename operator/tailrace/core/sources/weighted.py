@@ -69,6 +69,14 @@ class WeightedRotationSource:
         yield from self._eligible.read()
         yield from self._waiting.read()
 
+    def peek(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:  # noqa: ARG002 - the same for all
+        """Yield the same, letting nobody in."""
+        begun = [e for e in self._waiting.members() if self._begins[e.added] <= self._now]
+        ends = {e: _entry(self._begins[e.added] + _TURN // self._weights[e.added], e) for e in begun}
+        ends |= {e: self._eligible.entry(e) for e in self._eligible.members()}
+        yield from sorted(ends, key=ends.__getitem__)
+        yield from sorted((e for e in self._waiting.members() if e not in ends), key=self._waiting.entry)
+
     def order(self, endpoint: Endpoint) -> float:
         """Return a number by which the endpoint comes before another."""
         begins = self._begins.get(endpoint.added, self._now)
@@ -107,7 +115,7 @@ class _Queue:
         return len(self._heap)
 
     def push(self, key: int, endpoint: Endpoint) -> None:
-        entry = (key << RANK_BITS) | endpoint.rank
+        entry = _entry(key, endpoint)
         self._entries[endpoint.added] = entry
         self._endpoints[endpoint.added] = endpoint
         heappush(self._heap, entry)
@@ -118,6 +126,12 @@ class _Queue:
     def drop(self, endpoint: Endpoint) -> None:
         if self._entries.pop(endpoint.added, None) is not None:
             del self._endpoints[endpoint.added]
+
+    def members(self) -> list[Endpoint]:
+        return list(self._endpoints.values())
+
+    def entry(self, endpoint: Endpoint) -> int:
+        return self._entries[endpoint.added]
 
     def first(self) -> Endpoint | None:
         heap, entries = self._heap, self._entries
@@ -140,3 +154,7 @@ class _Queue:
         finally:
             for entry in passed:
                 heappush(heap, entry)
+
+
+def _entry(key: int, endpoint: Endpoint) -> int:
+    return (key << RANK_BITS) | endpoint.rank

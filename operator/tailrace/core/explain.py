@@ -1,0 +1,143 @@
+"""Why a request would go where: the candidates, what speaks against each, and how those that are left compare. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from tailrace.core.endpoint import Endpoint
+from tailrace.core.history import History
+from tailrace.core.meter import UNMETERED
+from tailrace.core.model import Candidate, EndpointSpec, EndpointState, Explanation, Refusal, Request, Standing
+from tailrace.core.pool import Foreseen, Pool
+from tailrace.core.prefill import DECODE_SECONDS, Prefills
+from tailrace.core.registry import Target
+
+Parts = dict[str, float]
+"""What a score is made of, by name; ``score`` is the figure that is compared, the least wins unless it is a weight."""
+
+Describe = Callable[[Pool, Endpoint, Request, float], Parts]
+
+
+def explain(
+    target: Target,
+    request: Request,
+    foreseen: Foreseen,
+    refusal: Refusal | None,
+    *,
+    specs: Mapping[str, EndpointSpec],
+    now: float,
+) -> Explanation:
+    """Return in values what a pick would make of the request now; ``refusal`` is why it would pick nobody."""
+    pool = target.pool
+    able = {*foreseen.compared, *foreseen.others}
+    out = [endpoint for endpoint in pool.endpoints.values() if endpoint not in able]
+
+    def candidate(endpoint: Endpoint, standing: Standing, against: tuple[str, ...] = ()) -> Candidate:
+        return Candidate(
+            uid=endpoint.uid,
+            name=specs[endpoint.uid].name,
+            address=endpoint.address,
+            standing=standing,
+            state=endpoint.state,
+            in_flight=endpoint.in_flight,
+            limit=endpoint.limit,
+            against=against,
+            parts=_describe(pool, endpoint, request, now),
+        )
+
+    candidates = [candidate(endpoint, Standing.PICKED) for endpoint in foreseen.compared[:1]]
+    candidates += [candidate(endpoint, Standing.COMPARED) for endpoint in foreseen.compared[1:]]
+    candidates += [candidate(endpoint, Standing.ABLE) for endpoint in foreseen.others]
+    candidates += [
+        candidate(each, Standing.FILTERED, tuple(_against(target, each, request, specs[each.uid]))) for each in out
+    ]
+    return Explanation(
+        refusal=refusal,
+        pool=target.pool_key,
+        strategy=pool.settings.strategy,
+        candidates=tuple(candidates),
+        elsewhere=len(specs) - len(pool.endpoints),
+    )
+
+
+def _against(target: Target, endpoint: Endpoint, request: Request, spec: EndpointSpec) -> Iterator[str]:
+    """Yield every filter that keeps the endpoint from the request."""
+    settings = target.pool.settings
+    if endpoint.state is not EndpointState.READY:
+        yield f"it is {endpoint.state.value}" + (f": {spec.reason}" if spec.reason else "")
+    if endpoint.in_flight >= endpoint.limit:
+        yield f"no free slot: {endpoint.in_flight} of {endpoint.limit} are taken"
+    if target.pool.is_long(request.tokens) and endpoint.gpu_memory_gb < settings.long_prompt_min_gpu_memory_gb:
+        has, needs = endpoint.gpu_memory_gb, settings.long_prompt_min_gpu_memory_gb
+        yield f"{has} GB of GPU memory; more than {settings.long_prompt_tokens} tokens need {needs}"
+    if target.adapter is not None and target.adapter not in endpoint.adapters:
+        yield f"the adapter {target.adapter!r} is not loaded"
+    if endpoint.uid in request.avoid:
+        yield "an earlier attempt was there"
+
+
+def _describe(pool: Pool, endpoint: Endpoint, request: Request, now: float) -> Parts:
+    parts = DESCRIBED.get(pool.settings.strategy, _load_ratio)(pool, endpoint, request, now)
+    metered = endpoint.meter is not UNMETERED
+    return parts | ({"tokensOutstanding": float(endpoint.meter.tokens)} if metered else {})
+
+
+def _load_ratio(_: Pool, endpoint: Endpoint, __: Request, ___: float) -> Parts:
+    return {"score": endpoint.in_flight / endpoint.capacity}
+
+
+def _in_flight(_: Pool, endpoint: Endpoint, __: Request, ___: float) -> Parts:
+    return {"score": float(endpoint.in_flight)}
+
+
+def _in_turn(_: Pool, __: Endpoint, ___: Request, ____: float) -> Parts:
+    return {}
+
+
+def _tokens(_: Pool, endpoint: Endpoint, __: Request, ___: float) -> Parts:
+    return {"score": float(endpoint.meter.tokens)}
+
+
+def _response_time(_: Pool, endpoint: Endpoint, __: Request, ___: float) -> Parts:
+    meter = endpoint.meter
+    seen = {"meanSeconds": meter.mean.value, "p95Seconds": meter.p95.value}
+    return {name: value for name, value in seen.items() if value is not None}
+
+
+def _finish(pool: Pool, endpoint: Endpoint, request: Request, now: float) -> Parts:
+    """See ``estimates.score_finish``."""
+    history = pool.notes
+    if not isinstance(history, History):
+        return {}
+    work, needed = endpoint.meter.seconds, history.predict(*history.lengths.of(request))
+    slowness = endpoint.meter.slowness_at(now)
+    seconds = (work + needed) / endpoint.capacity * slowness
+    return {"score": seconds, "workSeconds": work, "requestSeconds": needed, "slowness": slowness}
+
+
+def _first_token(pool: Pool, endpoint: Endpoint, request: Request, now: float) -> Parts:
+    """See ``prefill.score_first_token``."""
+    notes = pool.notes
+    if not isinstance(notes, Prefills):
+        return {}
+    pending, uncached, speed = endpoint.meter.pending, notes.uncached(endpoint, request), notes.speed(endpoint, now)
+    decode = DECODE_SECONDS * endpoint.in_flight
+    return {
+        "score": (pending + uncached) / speed + decode,
+        "pendingTokens": float(pending),
+        "uncachedTokens": float(uncached),
+        "prefillTokensPerSecond": speed,
+        "decodeSeconds": decode,
+    }
+
+
+DESCRIBED: dict[str, Describe] = {
+    "LeastRequests": _in_flight,
+    "RoundRobin": _in_turn,
+    "WeightedRoundRobin": _in_turn,
+    "LeastTokens": _tokens,
+    "WeightedResponseTime": _response_time,
+    "ShortestExpectedCompletion": _finish,
+    "LeastEstimatedTTFT": _first_token,
+}
+"""What each strategy compares; where nothing is said here it is the load ratio."""
