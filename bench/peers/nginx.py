@@ -13,6 +13,8 @@ error_log {folder}/error.log;
 events {{ worker_connections 4096; }}
 http {{
   access_log off;
+  client_max_body_size 64m;
+  client_body_buffer_size 1m;
   client_body_temp_path {folder}/body;
   proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/fastcgi;
