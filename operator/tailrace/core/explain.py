@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import cast
 
 from tailrace.core.endpoint import Endpoint
 from tailrace.core.history import History
@@ -106,9 +107,7 @@ def _response_time(_: Pool, endpoint: Endpoint, __: Request, ___: float) -> Part
 
 def _finish(pool: Pool, endpoint: Endpoint, request: Request, now: float) -> Parts:
     """See ``estimates.score_finish``."""
-    history = pool.notes
-    if not isinstance(history, History):
-        return {}
+    history = cast("History", pool.notes)
     work, needed = endpoint.meter.seconds, history.predict(*history.lengths.of(request))
     slowness = endpoint.meter.slowness_at(now)
     seconds = (work + needed) / endpoint.capacity * slowness
@@ -117,9 +116,7 @@ def _finish(pool: Pool, endpoint: Endpoint, request: Request, now: float) -> Par
 
 def _first_token(pool: Pool, endpoint: Endpoint, request: Request, now: float) -> Parts:
     """See ``prefill.score_first_token``."""
-    notes = pool.notes
-    if not isinstance(notes, Prefills):
-        return {}
+    notes = cast("Prefills", pool.notes)
     pending, uncached, speed = endpoint.meter.pending, notes.uncached(endpoint, request), notes.speed(endpoint, now)
     decode = DECODE_SECONDS * endpoint.in_flight
     return {
