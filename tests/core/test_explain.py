@@ -26,6 +26,7 @@ from tailrace.core.model import (
     Standing,
     Traits,
 )
+from tailrace.core.prefill import UNCACHED_WEIGHT
 from tailrace.core.router import Router
 from tailrace.core.strategies import STRATEGIES
 
@@ -179,20 +180,25 @@ def test_a_name_that_leads_nowhere_is_refused_as_a_pick_would_be() -> None:
     assert (explanation.candidates, explanation.elsewhere) == ((), 1)
 
 
-def test_the_parts_of_a_score_add_up_and_order_those_compared() -> None:
-    history = History("LeastEstimatedTTFT", [(4, 80)] * 4)
+@pytest.mark.parametrize("strategy", ["LeastEstimatedTTFT", "ShortestExpectedCompletion"])
+def test_those_compared_come_in_the_order_of_their_scores(strategy: str) -> None:
+    history = History(strategy, [(4, 80)] * 4)
     for number in (13, 26, 38, 7, 14):
         history.play("p", number)
     explanation = history.explain(14)
     compared = [each for each in explanation.candidates if each.standing in (Standing.PICKED, Standing.COMPARED)]
-    assert len(compared) > 1
     scores = [each.parts["score"] for each in compared]
+    assert len(set(scores)) > 1
     assert scores == sorted(scores)
-    for each in compared:
-        waiting = each.parts["pendingTokens"] + each.parts["uncachedTokens"]
-        assert each.parts["score"] == pytest.approx(
-            waiting / each.parts["prefillTokensPerSecond"] + each.parts["decodeSeconds"]
-        )
+
+
+def test_an_estimate_of_the_first_token_is_given_in_seconds() -> None:
+    history = History("LeastEstimatedTTFT", [(4, 80)])
+    parts = history.explain(14).candidates[0].parts
+    assert parts["score"] == pytest.approx(
+        UNCACHED_WEIGHT * parts["uncachedTokens"] / parts["prefillTokensPerSecond"], rel=1e-4
+    )
+    assert (parts["pendingTokens"], parts["loadRatio"]) == (0, 0)
 
 
 def test_the_load_ratio_is_the_score_of_the_usual_strategy() -> None:

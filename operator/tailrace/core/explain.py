@@ -10,8 +10,9 @@ from tailrace.core.history import History
 from tailrace.core.meter import UNMETERED
 from tailrace.core.model import Candidate, EndpointSpec, EndpointState, Explanation, Refusal, Request, Standing
 from tailrace.core.pool import Foreseen, Pool
-from tailrace.core.prefill import DECODE_SECONDS, Prefills
+from tailrace.core.prefill import STEPS_PER_SECOND, Prefills
 from tailrace.core.registry import Target
+from tailrace.core.ties import Ties
 
 Parts = dict[str, float]
 """What a score is made of, by name; ``score`` is the figure that is compared, the least wins unless it is a weight."""
@@ -106,26 +107,30 @@ def _response_time(_: Pool, endpoint: Endpoint, __: Request, ___: float) -> Part
 
 
 def _finish(pool: Pool, endpoint: Endpoint, request: Request, now: float) -> Parts:
-    """See ``estimates.score_finish``."""
-    history = cast("History", pool.notes)
-    work, needed = endpoint.meter.seconds, history.predict(*history.lengths.of(request))
-    slowness = endpoint.meter.slowness_at(now)
-    seconds = (work + needed) / endpoint.capacity * slowness
-    return {"score": seconds, "workSeconds": work, "requestSeconds": needed, "slowness": slowness}
+    history, meter = cast("History", pool.notes), endpoint.meter
+    return {
+        "score": _seconds(pool, endpoint, request, now),
+        "workSeconds": meter.seconds,
+        "requestSeconds": history.predict(*history.lengths.of(request)),
+        "slowness": meter.slowness_at(now),
+    }
 
 
 def _first_token(pool: Pool, endpoint: Endpoint, request: Request, now: float) -> Parts:
-    """See ``prefill.score_first_token``."""
     notes = cast("Prefills", pool.notes)
-    pending, uncached, speed = endpoint.meter.pending, notes.uncached(endpoint, request), notes.speed(endpoint, now)
-    decode = DECODE_SECONDS * endpoint.in_flight
     return {
-        "score": (pending + uncached) / speed + decode,
-        "pendingTokens": float(pending),
-        "uncachedTokens": float(uncached),
-        "prefillTokensPerSecond": speed,
-        "decodeSeconds": decode,
+        "score": _seconds(pool, endpoint, request, now),
+        "pendingTokens": float(endpoint.meter.pending),
+        "uncachedTokens": float(notes.uncached(endpoint, request)),
+        "prefillTokensPerSecond": notes.speed(endpoint, now),
+        "loadRatio": endpoint.in_flight / endpoint.capacity,
     }
+
+
+def _seconds(pool: Pool, endpoint: Endpoint, request: Request, now: float) -> float:
+    """Return what the strategy itself makes of the endpoint, as the seconds that it compares."""
+    score = pool.policy.score
+    return Ties.key(score(request, now)(endpoint)) / STEPS_PER_SECOND if score is not None else 0.0
 
 
 DESCRIBED: dict[str, Describe] = {

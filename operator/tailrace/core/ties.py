@@ -28,3 +28,8 @@ class Ties:
         memory = endpoint.rank >> _BELOW_MEMORY
         own = (endpoint.added + 1) * self._factor & _OWN
         return ((((key << MEMORY_BITS) | memory) << _OWN_BITS | own) << RANK_BITS) | endpoint.rank
+
+    @staticmethod
+    def key(order: int) -> int:
+        """Return the key that a number of ``order`` was made of."""
+        return order >> MEMORY_BITS + _OWN_BITS + RANK_BITS
