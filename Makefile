@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo image test check bench soak crds lock clean
+.PHONY: help setup demo image test check bench bench-routing soak crds lock clean
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -16,7 +16,7 @@ ARGS ?=
 export PATH := $(PATH):/usr/local/go/bin
 
 help: ## List the jobs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 setup: $(INSTALLED) ## Make .venv from the locked requirements; the other jobs do it when it is needed
 
@@ -44,6 +44,9 @@ check: setup ## Check format, lint, types, layers and the core's coverage; print
 
 bench: setup ## Run the benchmarks and write bench/results; ARGS="pick doors" runs these
 	$(BIN)/python -m bench $(ARGS)
+
+bench-routing: setup ## Compare real routers on the same requests, peers installed by it; ARGS="--trace FILE --budget 200"
+	$(BIN)/python -m bench routing $(ARGS)
 
 soak: setup ## Break and roll out under load for 3 minutes, and find what is lost or grows; ARGS="--minutes 60"
 	$(BIN)/python -m bench soak $(ARGS)

@@ -46,12 +46,16 @@ class Peer:
             *urls,
         ]
 
+    @property
+    def folder(self) -> Path:
+        """The virtual environment, installed or not."""
+        return cache_root() / f"{self.package}-{self.version}-{sys.version_info[0]}.{sys.version_info[1]}"
+
     def _environment(self) -> Path:
-        folder = cache_root() / f"{self.package}-{self.version}-{sys.version_info[0]}.{sys.version_info[1]}"
-        if not (folder / INSTALLED).exists():
-            self._install(folder)
-            (folder / INSTALLED).touch()
-        return folder
+        if not (self.folder / INSTALLED).exists():
+            self._install(self.folder)
+            (self.folder / INSTALLED).touch()
+        return self.folder
 
     def _install(self, folder: Path) -> None:
         pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]

@@ -8,7 +8,7 @@ import pytest
 from tests.repo.tree import ROOT, texts
 
 MAKEFILE = (ROOT / "Makefile").read_text()
-JOBS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+JOBS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 SETUP = ROOT / "requirements" / "install"
 
 
@@ -33,7 +33,7 @@ def test_every_job_that_a_page_names_exists() -> None:
         (name, job)
         for name, text in texts()
         if name.endswith(".md") or name == ".ci/run"
-        for job in re.findall(r"(?:`|^)(?:[A-Z]+=\S+ )*make ([a-z]+)", text, re.MULTILINE)
+        for job in re.findall(r"(?:`|^)(?:[A-Z]+=\S+ )*make ([a-z-]+)", text, re.MULTILINE)
     }
     assert (".ci/run", "check") in named
     assert {pair for pair in named if pair[1] not in JOBS} == set()
