@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo image test check bench bench-routing soak crds lock clean
+.PHONY: help setup demo image test check bench bench-routing soak crds lock wheel-compiled clean
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -16,7 +16,7 @@ ARGS ?=
 export PATH := $(PATH):/usr/local/go/bin
 
 help: ## List the jobs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 setup: $(INSTALLED) ## Make .venv from the locked requirements; the other jobs do it when it is needed
 
@@ -60,6 +60,9 @@ lock: ## Lock the requirements again; ARGS=--upgrade takes newer versions
 	$(LOCK) $(ARGS) -o requirements/runtime.txt
 	$(LOCK) $(ARGS) --extra dev -o requirements/dev.txt
 	echo 'hatchling>=1.27' | $(subst pyproject.toml,- -c requirements/dev.txt,$(LOCK)) $(ARGS) -o requirements/build.txt
+
+wheel-compiled: setup ## Build a wheel whose core is compiled (a C compiler is needed), and run the core's tests and bench pick on it
+	requirements/compiled
 
 clean: ## Remove what the jobs have made here; the cluster's binaries stay in the user's cache
 	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

@@ -98,6 +98,7 @@ def _nobody_is_asked(patch: pytest.MonkeyPatch) -> None:
 
 def _nothing_is_unknown(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Endpoint, "unseen", lambda *_: 0)
+    patch.setattr(Endpoint, "blind", lambda *_: False)
 
 
 def _an_acknowledgement_stops_no_pick(patch: pytest.MonkeyPatch) -> None:

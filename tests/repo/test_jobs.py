@@ -39,7 +39,9 @@ def test_every_job_that_a_page_names_exists() -> None:
     assert {pair for pair in named if pair[1] not in JOBS} == set()
 
 
-@pytest.mark.parametrize("script", [ROOT / ".ci" / "run", SETUP], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "script", [ROOT / ".ci" / "run", SETUP, ROOT / "requirements" / "compiled"], ids=lambda path: path.name
+)
 def test_every_script_can_be_run_and_parsed(script: Path) -> None:
     assert os.access(script, os.X_OK)
     assert run(["bash", "-n", str(script)]).stderr == ""

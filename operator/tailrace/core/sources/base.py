@@ -49,7 +49,7 @@ class Source(Protocol):
         """Yield what ``offer`` would, leaving everything as it is but chance; may look at every endpoint."""
         ...
 
-    def order(self, endpoint: Endpoint) -> float:
+    def order(self, endpoint: Endpoint) -> int:
         """Return a number by which an endpoint, available or not, comes before another in ``offer``: the smaller."""
         ...
 

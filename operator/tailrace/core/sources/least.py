@@ -8,6 +8,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from tailrace.core.endpoint import ADDED_BITS, Endpoint
 from tailrace.core.model import Request
 from tailrace.core.sources.base import ANY
+from tailrace.core.sources.heaps import in_order
 
 _ADDED = (1 << ADDED_BITS) - 1
 _SLACK = 64
@@ -64,16 +65,20 @@ class LeastSource:
         return None
 
     def offer(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:  # noqa: ARG002 - the same for all
-        """Yield endpoints in order."""
-        heap = self._heap
-        passed: list[int] = []
-        try:
-            while (endpoint := self.best()) is not None:
-                yield endpoint
-                passed.append(self._drop_first())
-        finally:
-            for entry in passed:
-                heappush(heap, entry)
+        """Yield endpoints in order, leaving the heap as it is."""
+        if self._fell:
+            self._enter()
+        seen: set[int] = set()
+        present: list[int] = []
+        for entry in in_order(self._heap):
+            while present and present[0] < entry:
+                yield self._endpoints[heappop(present) & _ADDED]
+            added = entry & _ADDED
+            if self._entries.get(added) == entry and added not in seen:
+                seen.add(added)
+                heappush(present, self.order(self._endpoints[added]))
+        while present:
+            yield self._endpoints[heappop(present) & _ADDED]
 
     def peek(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:  # noqa: ARG002 - the same for all
         """Yield endpoints in order, without mending the heap."""
@@ -98,14 +103,6 @@ class LeastSource:
         self._fell.clear()
         if len(heap) > 4 * len(entries) + _SLACK:
             self._rebuild()
-
-    def _drop_first(self) -> int:
-        """Take the first entry off, and the copies that mending may have made of it."""
-        heap = self._heap
-        entry = heappop(heap)
-        while heap and heap[0] == entry:
-            heappop(heap)
-        return entry
 
     def _rebuild(self) -> None:
         self._heap[:] = self._entries.values()

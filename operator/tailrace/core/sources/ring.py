@@ -85,7 +85,7 @@ class RingSource:
         """Yield the same, on a ring that is sorted aside."""
         return self._below_bound(request, sorted(self._points))
 
-    def order(self, endpoint: Endpoint) -> float:
+    def order(self, endpoint: Endpoint) -> int:
         """Return the endpoint's rank: a scan has no key."""
         return endpoint.rank
 

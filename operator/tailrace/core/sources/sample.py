@@ -9,6 +9,8 @@ from tailrace.core.endpoint import Endpoint
 from tailrace.core.model import Request
 from tailrace.core.sources.base import ANY
 
+RANDOM_BITS = 64
+
 
 class SampleSource:
     """Distinct endpoints in random order, drawn one by one: O(1) an update, O(1) a draw."""
@@ -60,9 +62,9 @@ class SampleSource:
             items[drawn], items[other] = items[other], items[drawn]
             yield items[drawn]
 
-    def order(self, endpoint: Endpoint) -> float:  # noqa: ARG002 - chance knows nobody
+    def order(self, endpoint: Endpoint) -> int:  # noqa: ARG002 - chance knows nobody
         """Return a random number: everyone is as likely to come first."""
-        return self._rng.random()
+        return self._rng.getrandbits(RANDOM_BITS)
 
     def took(self, endpoint: Endpoint) -> None:
         """Nothing to note: chance has no memory."""

@@ -63,7 +63,7 @@ class SessionSource:
         """Yield the same without touching ring and heap."""
         return self._from_home(request, now, self._ring.peek(request, now), self._least.peek(request, now))
 
-    def order(self, endpoint: Endpoint) -> float:
+    def order(self, endpoint: Endpoint) -> int:
         """Return the endpoint's place among the least loaded: a scan knows no session."""
         return self._least.order(endpoint)
 

@@ -8,6 +8,7 @@ from heapq import heapify, heappop, heappush
 from tailrace.core.endpoint import ADDED_BITS, RANK_BITS, Endpoint
 from tailrace.core.model import Request
 from tailrace.core.sources.base import ANY
+from tailrace.core.sources.heaps import in_order
 
 _ADDED = (1 << ADDED_BITS) - 1
 _SLACK = 64
@@ -77,7 +78,7 @@ class WeightedRotationSource:
         yield from sorted(ends, key=ends.__getitem__)
         yield from sorted((e for e in self._waiting.members() if e not in ends), key=self._waiting.entry)
 
-    def order(self, endpoint: Endpoint) -> float:
+    def order(self, endpoint: Endpoint) -> int:
         """Return a number by which the endpoint comes before another."""
         begins = self._begins.get(endpoint.added, self._now)
         early = begins <= self._now
@@ -143,17 +144,12 @@ class _Queue:
         return None
 
     def read(self) -> Iterator[Endpoint]:
-        heap = self._heap
-        passed: list[int] = []
-        try:
-            while (endpoint := self.first()) is not None:
-                yield endpoint
-                passed.append(heappop(heap))
-                while heap and heap[0] == passed[-1]:
-                    heappop(heap)  # a copy, made by leaving and coming back
-        finally:
-            for entry in passed:
-                heappush(heap, entry)
+        last = -1  # an entry may have a copy, made by leaving and coming back
+        for entry in in_order(self._heap):
+            added = entry & _ADDED
+            if entry != last and self._entries.get(added) == entry:
+                last = entry
+                yield self._endpoints[added]
 
 
 def _entry(key: int, endpoint: Endpoint) -> int:

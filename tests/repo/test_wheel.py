@@ -1,0 +1,88 @@
+"""What `make wheel-compiled` compiles. That it passes the core's tests, the job itself shows; it takes minutes."""
+
+import ast
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from tests.repo.tree import ROOT, project
+
+CORE = ROOT / "operator" / "tailrace" / "core"
+
+
+@pytest.fixture(scope="module")
+def hook() -> ModuleType:
+    """Return the build hook as a module; it is no part of any package."""
+    spec = importlib.util.spec_from_file_location("tailrace_compile", ROOT / "requirements" / "compile.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def compiled(hook: ModuleType) -> list[Path]:
+    found: list[Path] = hook.modules(ROOT / "operator" / "tailrace")
+    return found
+
+
+def test_all_of_the_core_is_compiled_but_for_files_with_a_reason(hook: ModuleType) -> None:
+    left = {path.relative_to(CORE).as_posix() for path in CORE.rglob("*.py")} - {
+        path.relative_to(CORE).as_posix() for path in compiled(hook)
+    }
+    assert left == {"__init__.py", "sources/__init__.py", *hook.INTERPRETED}
+    assert all(hook.INTERPRETED.values())
+
+
+def test_a_wheel_is_pure_unless_it_is_asked_for(hook: ModuleType) -> None:
+    settings = project()["tool"]["hatch"]["build"]["targets"]
+    assert settings["wheel"]["hooks"]["custom"]["enable-by-default"] is False
+    path = settings["wheel"]["hooks"]["custom"]["path"]
+    assert Path(hook.__file__ or "") == ROOT / path
+    assert f"/{path}" in settings["sdist"]["include"]
+
+
+def test_every_class_that_is_compiled_can_be_stored(hook: ModuleType) -> None:
+    for path in compiled(hook):
+        source = path.read_text()
+        plain = (
+            len(re.findall(r"^class \w+", source, re.MULTILINE)) - source.count("Enum):") - source.count("(Protocol):")
+        )
+        assert hook.storable(source).count(hook._MARK) == plain, path
+
+
+def test_the_mark_stands_before_the_decorators_and_not_on_enums(hook: ModuleType) -> None:
+    source = "@dataclass(frozen=True)\nclass A:\n    x: int\n\n\nclass B(Enum):\n    C = 1\n\n\nclass D(A):\n    pass\n"
+    mark = hook._MARK
+    assert hook.storable(source) == source.replace("@data", f"{mark}@data").replace("class D", f"{mark}class D")
+
+
+def returns_later(node: ast.AST) -> bool:
+    return any(isinstance(each, ast.Yield | ast.YieldFrom) for each in ast.walk(node))
+
+
+def test_no_generator_that_is_compiled_has_something_to_put_back(hook: ModuleType) -> None:
+    """Compiled generators that are dropped before their end do not run what stands in ``finally`` or after ``with``."""
+    wrong = [
+        f"{path.name}:{node.lineno}"
+        for path in compiled(hook)
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef) and returns_later(function)
+        for node in ast.walk(function)
+        if isinstance(node, ast.With) or (isinstance(node, ast.Try) and node.finalbody)
+    ]
+    assert wrong == []
+
+
+def test_an_order_of_candidates_is_a_whole_number(hook: ModuleType) -> None:
+    """Compiled code would make a float of it, as the annotation says, and lose the lower bits: the ties."""
+    wrong = [
+        f"{path.name}:{function.name}"
+        for path in compiled(hook)
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef) and function.name in {"order", "key"}
+        if function.returns is None or ast.unparse(function.returns) != "int"
+    ]
+    assert wrong == []
