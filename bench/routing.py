@@ -152,7 +152,7 @@ class Contest:
 
 
 class Idle:
-    """How much of each core nobody has used since it was made, whoever else runs on this machine."""
+    """How much of each core was left since it was made: idle, or given to work of lower priority."""
 
     def __init__(self, *watched: int) -> None:
         self._watched = watched
@@ -168,7 +168,10 @@ class Idle:
 
 def _idle_seconds() -> dict[int, float]:
     lines = (line.split() for line in Path("/proc/stat").read_text().splitlines())
-    return {int(f[0][3:]): (int(f[4]) + int(f[5])) * TICK for f in lines if f[0][:3] == "cpu" and f[0] != "cpu"}
+    by_core = (fields for fields in lines if fields[0].startswith("cpu") and fields[0] != "cpu")
+    return {
+        int(core[3:]): sum(map(int, (nice, idle, waiting))) * TICK for core, _, nice, _, idle, waiting, *_ in by_core
+    }
 
 
 def _first_asks(salt: str) -> list[Ask]:
@@ -203,7 +206,7 @@ def arguments(given: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--routers", default="", help=f"some of {', '.join(ROUTERS)}; with commas (default all)")
     parser.add_argument("--repetitions", type=int, default=3, help="of each cell (default 3)")
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each run (default 15)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each run (default 10)")
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds in which to begin runs")
     options = parser.parse_args(given)
     options.routers = _some(parser, options.routers, ROUTERS, "router")
