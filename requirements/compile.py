@@ -28,7 +28,7 @@ INTERPRETED = {
     "exchange.py": "frozen values",
     "explain.py": "for people",
 }
-_CLASS = re.compile(r"^((?:@.*\n)*class \w+(?!.*(?:Enum|Protocol)\)))", re.MULTILINE)
+_CLASS = re.compile(r"^((?:@.*\n)*class \w+(?!.*(?:Enum|NamedTuple|Protocol)\)))", re.MULTILINE)
 _IMPORTS = "from __future__ import annotations\n"
 _MARK = "@mypyc_attr(allow_interpreted_subclasses=True)\n"
 _MARK_IMPORT = (

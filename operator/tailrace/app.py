@@ -18,11 +18,12 @@ from tailrace.child import KubernetesChild, agent_command
 from tailrace.clock import Clock
 from tailrace.control import Control
 from tailrace.core.drain import DrainKind, Mark
-from tailrace.core.model import Observation, Snapshot
+from tailrace.core.model import Observation, Reading, Snapshot
 from tailrace.core.router import Router
 from tailrace.documents import DocumentWatch
 from tailrace.engines.families import family
 from tailrace.engines.reader import Engine, join_host_port, split_host_port
+from tailrace.engines.scraper import Scraper
 from tailrace.http.admin import AdminDoor
 from tailrace.http.auth import Guard
 from tailrace.http.given import Given
@@ -155,6 +156,9 @@ class Replica:
         heard = max(self.child_health.last_event_at, self.child_health.last_list_at)
         return time.monotonic() - heard if heard else None
 
+    def _engine_told(self, uid: str, reading: Reading) -> None:
+        self.router.engine_told(uid, reading, self.clock())
+
     def _desire(self, desired: Desired) -> None:
         if self.kubernetes is not None:
             self.kubernetes.desire(desired)
@@ -207,6 +211,8 @@ class Replica:
             mark=self._mark if self.kubernetes else None,
             elsewhere=self.peers.elsewhere,
         ).run()
+        spread = Random()  # noqa: S311 - spreads load, keeps no secret
+        yield Scraper(self.router.engines, self._engine_told, spread).run()
         if self.kubernetes is not None:
             yield self.kubernetes.run()
             yield self.peers.run(session)

@@ -47,6 +47,9 @@ spec:
     latency: P95
     session: {header: x-chat-id, mode: Hard, ttlSeconds: 600}
     maxLoadPercent: 150
+    engineMetrics: {read: Always, intervalSeconds: 5}
+    scoreWeights: {gpuPercent: 0, memoryPercent: 0, queuePercent: 100, latencyPercent: 0}
+    maxKVUsagePercent: 95
   timeouts: {connectSeconds: 3, firstByteSeconds: 60, idleSeconds: 30, totalSeconds: 900}
   drain: {timeoutSeconds: 900, settleSeconds: 1, shutdownSeconds: 20, gate: Sidecar}
 """)
@@ -169,7 +172,7 @@ REFUSED = (
     Change("minimal", "spec/models", [*full_models(15, 0, 31), *full_models(16, 0, 1)], "spec.models"),
     Change("minimal", "spec/models", full_models(16, 64, 32), "spec.models"),
     Change("minimal", "spec/engine", "VLLM", "spec.engine"),
-    Change("minimal", "spec/engine", "ollama", "spec.engine"),
+    Change("minimal", "spec/engine", "mlc", "spec.engine"),
     Change("minimal", "spec/replicas", -1, "spec.replicas"),
     Change("minimal", "spec/replicas", "3", "spec.replicas"),
     Change("minimal", "spec/replicas", 1.5, "spec.replicas"),
@@ -262,6 +265,26 @@ REFUSED = (
     Change("minimal", "spec/loadBalancing", {"session": {"mode": "hard"}}, "spec.loadBalancing.session.mode"),
     Change("minimal", "spec/loadBalancing", {"session": {"header": "a:b"}}, "spec.loadBalancing.session.header"),
     Change("minimal", "spec/loadBalancing", {"session": {"ttlSeconds": 0}}, "spec.loadBalancing.session.ttlSeconds"),
+    Change("minimal", "spec/loadBalancing", {"engineMetrics": {"read": "No"}}, "spec.loadBalancing.engineMetrics.read"),
+    Change(
+        "minimal",
+        "spec/loadBalancing",
+        {"engineMetrics": {"intervalSeconds": 0}},
+        "spec.loadBalancing.engineMetrics.intervalSeconds",
+    ),
+    Change("minimal", "spec/loadBalancing", {"maxKVUsagePercent": 101}, "spec.loadBalancing.maxKVUsagePercent"),
+    Change(
+        "minimal",
+        "spec/loadBalancing",
+        {"scoreWeights": {"gpuPercent": 101}},
+        "spec.loadBalancing.scoreWeights.gpuPercent",
+    ),
+    Change(
+        "minimal",
+        "spec/loadBalancing",
+        {"scoreWeights": {f"{part}Percent": 0 for part in ("gpu", "memory", "queue", "latency")}},
+        "spec.loadBalancing.scoreWeights",
+    ),
     Change("minimal", "spec/weight", 0, "spec.weight"),
     Change("minimal", "spec/gpuTFLOPS", 0, "spec.gpuTFLOPS"),
     Change("endpoints", "spec/endpoints/0/weight", 1001, "spec.endpoints[0].weight"),

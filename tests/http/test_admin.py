@@ -164,6 +164,9 @@ async def test_endpoints_show_what_the_core_knows() -> None:
             "unknown": 0,
             "capacity": 8,
             "gpuMemoryGB": None,
+            "engineRunning": None,
+            "engineWaiting": None,
+            "kvUsage": None,
             "reason": "",
         }
         world.router.release(pick.attempt, Outcome.COMPLETED, world.clock())

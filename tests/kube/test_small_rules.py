@@ -180,11 +180,26 @@ def test_every_setting_of_a_strategy_reaches_the_pool() -> None:
         "latency": "P95",
         "session": session,
         "maxLoadPercent": 150,
+        "engineMetrics": {"read": "Always", "intervalSeconds": 5},
+        "scoreWeights": {"gpuPercent": 10, "memoryPercent": 20, "queuePercent": 30, "latencyPercent": 40},
+        "maxKVUsagePercent": 80,
         "longPromptTokens": 1,
         "longPromptMinGPUMemoryGB": 2,
     }
     assert pool_settings(model(loadBalancing=balancing)) == PoolSettings(
-        "SessionAffinity", 1, 2, "Hardware", "P95", "x-chat", 60, hard_sessions=True, max_load_percent=150
+        "SessionAffinity",
+        1,
+        2,
+        "Hardware",
+        "P95",
+        "x-chat",
+        60,
+        hard_sessions=True,
+        max_load_percent=150,
+        read_engines="Always",
+        engine_interval=5,
+        max_kv_usage=0.8,
+        score_weights=(10, 20, 30, 40),
     )
 
 

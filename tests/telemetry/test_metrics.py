@@ -14,6 +14,8 @@ from tailrace.core.model import (
     ModelSpec,
     Outcome,
     Pick,
+    PoolSettings,
+    Reading,
     Request,
     RouterStatus,
     ServerSeen,
@@ -66,6 +68,21 @@ def test_requests_are_counted_by_door_model_and_error() -> None:
     assert value(metrics, "tailrace_request_duration_seconds_bucket", door="proxy", model="m", le="0.5") == 3
     assert value(metrics, "tailrace_request_ttft_seconds_count", door="proxy", model="m") == 3
     assert value(metrics, "tailrace_request_itl_seconds_bucket", door="proxy", model="m", le="0.015") == 3
+
+
+def test_what_engines_say_is_shown_and_silence_is_not_zero() -> None:
+    router, metrics = replica()
+    pool = PoolSettings("SlotBased")
+    router.apply(ServerSeen(ServerSpec("ns/a", "ns", (ModelSpec("model"),), pool=pool)), 1.0)
+    assert b"tailrace_engine" not in metrics.render()
+    told = Reading(3, 2, slots=8, kv_usage=0.5, gpu_usage=0.25)
+    router.engine_told("uid-0", told, 1.0)
+    expected = {"running": 3, "waiting": 2, "slots": 8, "kv_usage_ratio": 0.5, "gpu_usage_ratio": 0.25}
+    for name, shown in (expected | {"gpu_memory_ratio": None}).items():
+        assert value(metrics, f"tailrace_engine_{name}", server="ns/a", endpoint="pod-0") == shown
+        assert value(metrics, f"tailrace_engine_{name}", server="ns/a", endpoint="pod-1") is None
+    router.releasable(100.0)
+    assert b"tailrace_engine" not in metrics.render()
 
 
 def test_models_past_the_limit_are_other() -> None:

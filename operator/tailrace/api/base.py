@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 INT32_MAX = 2**31 - 1
 WEEK_SECONDS = 7 * 24 * 3600
-ACRONYMS = {"gpu": "GPU", "gb": "GB", "tflops": "TFLOPS"}
+ACRONYMS = {"gpu": "GPU", "gb": "GB", "kv": "KV", "tflops": "TFLOPS"}
 SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 LABEL_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 LABEL_KEY = rf"^([a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?/)?{LABEL_NAME}$"

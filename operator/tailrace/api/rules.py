@@ -21,6 +21,7 @@ from tailrace.api.inferenceserver import (
     PodMetadata,
     PodTemplate,
     Rollout,
+    ScoreWeights,
     Selector,
     SelectorRequirement,
     ServedModel,
@@ -90,6 +91,10 @@ def _port_is_declared(spec: Spec) -> bool:
 
 def _selects_something(selector: Selector) -> bool:
     return bool(selector.match_labels or selector.match_expressions)
+
+
+def _weighs_something(weights: ScoreWeights) -> bool:
+    return weights.gpu_percent + weights.memory_percent + weights.queue_percent + weights.latency_percent > 0
 
 
 def _values_suit_operator(requirement: SelectorRequirement) -> bool:
@@ -199,6 +204,14 @@ RULES: tuple[Rule, ...] = (
         "In and NotIn need at least one value, Exists and DoesNotExist take none",
         _values_suit_operator,
         field="values",
+    ),
+    Rule(
+        "spec.loadBalancing.scoreWeights",
+        # The default {} is judged before its fields are filled in, by the API server when it takes the definition.
+        "!has(self.gpuPercent) || !has(self.memoryPercent) || !has(self.queuePercent) || !has(self.latencyPercent)"
+        " || self.gpuPercent + self.memoryPercent + self.queuePercent + self.latencyPercent > 0",
+        "all four are 0, every endpoint would score the same; raise one",
+        _weighs_something,
     ),
     Rule("spec.template.spec.containers[]", _GATE_NAME, _GATE_MESSAGE, _not_the_gate, field="name"),
     Rule("spec.template.spec.initContainers[]", _GATE_NAME, _GATE_MESSAGE, _not_the_gate, field="name"),

@@ -40,6 +40,7 @@ class Engine(StrEnum):
     TRITON = "triton"
     TGI = "tgi"
     LLAMACPP = "llamacpp"
+    OLLAMA = "ollama"
     OPENAI = "openai"
 
 
@@ -57,6 +58,8 @@ class Strategy(StrEnum):
     PREFIX_CACHE = "PrefixCache"
     SESSION_AFFINITY = "SessionAffinity"
     LEAST_ESTIMATED_TTFT = "LeastEstimatedTTFT"
+    SLOT_BASED = "SlotBased"
+    DYNAMIC_SCORE = "DynamicScore"
 
 
 class WeightBy(StrEnum):
@@ -79,6 +82,14 @@ class SessionMode(StrEnum):
 
     SOFT = "Soft"
     HARD = "Hard"
+
+
+class ReadEngines(StrEnum):
+    """When the engines' own metrics are read."""
+
+    WHEN_NEEDED = "WhenNeeded"
+    ALWAYS = "Always"
+    NEVER = "Never"
 
 
 class Gate(StrEnum):
@@ -202,6 +213,34 @@ class Session(Part):
     )
 
 
+class EngineMetrics(Part):
+    """Whether and how often engines are asked how they are doing."""
+
+    read: ReadEngines = Field(
+        default=ReadEngines.WHEN_NEEDED,
+        description="WhenNeeded: when the strategy makes something of it (SlotBased, DynamicScore, "
+        "LeastEstimatedTTFT). Always: also to show it in this router's metrics. Never: strategies go by what they see.",
+    )
+    interval_seconds: int = Field(
+        default=1,
+        ge=1,
+        le=60,
+        description="Seconds between two readings of one engine by each router; three without news make it unknown.",
+    )
+
+
+Percent = Annotated[int, Field(ge=0, le=100)]
+
+
+class ScoreWeights(Part):
+    """What each part of DynamicScore counts."""
+
+    gpu_percent: Percent = Field(default=30, description="Weight of GPU utilisation.")
+    memory_percent: Percent = Field(default=30, description="Weight of GPU memory in use.")
+    queue_percent: Percent = Field(default=20, description="Weight of ten times the requests that wait.")
+    latency_percent: Percent = Field(default=20, description="Weight of response times against the usual ones.")
+
+
 class LoadBalancing(Part):
     """How requests are spread over the endpoints of the pool."""
 
@@ -213,7 +252,8 @@ class LoadBalancing(Part):
         "WeightedResponseTime each by capacity and response time, ShortestExpectedCompletion the earliest predicted "
         "end, PrefixCache the same one for prompts that begin alike, SessionAffinity the same one for a session, "
         "LeastEstimatedTTFT the one whose first token should come first, by prompts pending, prefixes remembered and "
-        "speeds learnt.",
+        "speeds learnt, SlotBased the most slots that the engine says are free, DynamicScore the least of a sum of "
+        "the engine's own metrics.",
     )
     weight_by: WeightBy = Field(
         default=WeightBy.CAPACITY,
@@ -233,6 +273,20 @@ class LoadBalancing(Part):
         le=1000,
         description="How loaded PrefixCache, and SessionAffinity for a new session, may make an endpoint, in percent "
         "of the pool's mean load; above it the next endpoint is taken.",
+    )
+    engine_metrics: EngineMetrics = Field(
+        default_factory=EngineMetrics,
+        description="Reading the engines' own metrics.",
+        json_schema_extra=defaulted(),
+    )
+    score_weights: ScoreWeights = Field(
+        default_factory=ScoreWeights, description="Weights of DynamicScore.", json_schema_extra=defaulted()
+    )
+    max_kv_usage_percent: int = Field(
+        default=90,
+        ge=1,
+        le=100,
+        description="Share of an engine's KV cache in use, in percent, above which LeastEstimatedTTFT avoids it.",
     )
     long_prompt_tokens: int = Field(
         default=4096,

@@ -19,7 +19,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from tailrace.core.meter import UNMETERED
-from tailrace.core.model import EndpointState, Timeouts
+from tailrace.core.model import EndpointState, Reading, Timeouts
 
 if TYPE_CHECKING:
     from tailrace.core.pool import Pool
@@ -66,6 +66,8 @@ class Endpoint:
     ``rank`` orders endpoints of equal load, smallest first: most GPU memory, largest capacity, added first.
     ``pools`` are those it is in; ``sources`` those that offer it while it is available. ``meter`` is its
     own when the strategy of one of its pools asks for more than counts. ``weight`` and ``gpu_tflops`` are as observed.
+    ``reading`` is what its engine said last, None while that is unknown; ``in_flight_then`` what was in flight when
+    it was heard, or became unknown.
     """
 
     __slots__ = (
@@ -79,10 +81,12 @@ class Endpoint:
         "idle_read_at",
         "idle_reads",
         "in_flight",
+        "in_flight_then",
         "limit",
         "meter",
         "pools",
         "rank",
+        "reading",
         "served",
         "sources",
         "state",
@@ -112,6 +116,8 @@ class Endpoint:
         self.meter = UNMETERED
         self.weight = 1
         self.gpu_tflops = 0
+        self.reading: Reading | None = None
+        self.in_flight_then = 0
         self.resize(capacity, gpu_memory_gb)
 
     def resize(self, capacity: int, gpu_memory_gb: int, members: int = 1) -> None:
@@ -162,6 +168,14 @@ class Endpoint:
                 source.update(self)
             else:
                 source.remove(self)
+
+    def hear(self, reading: Reading | None) -> None:
+        """Take in what the engine says of itself; None: that is not known any more."""
+        self.reading = reading
+        self.in_flight_then = self.in_flight
+        for pool in self.pools:
+            pool.heard(self)
+        self.refresh()
 
     @property
     def blind_until(self) -> float:

@@ -90,6 +90,9 @@ class PoolSettings:
     holds the session, ``session_ttl`` is how many seconds one is remembered after its last request, ``hard_sessions``
     refuses a request rather than send it elsewhere while its endpoint is full. ``max_load_percent`` is how far above
     the pool's mean load ratio an endpoint may be to be given a request for its prefix or session.
+    ``read_engines``: WhenNeeded, Always or Never, every ``engine_interval`` seconds. ``max_kv_usage`` is the share of
+    the KV cache in use above which an endpoint is avoided. ``score_weights`` are those of DynamicScore in percent: GPU,
+    GPU memory, queue, latency.
     """
 
     strategy: str = "WeightedLeastConnections"
@@ -101,6 +104,10 @@ class PoolSettings:
     session_ttl: float = 3600.0
     hard_sessions: bool = False
     max_load_percent: int = 125
+    read_engines: str = "WhenNeeded"
+    engine_interval: float = 1.0
+    max_kv_usage: float = 0.9
+    score_weights: tuple[int, int, int, int] = (30, 30, 20, 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +175,34 @@ class EndpointSpec:
     def is_pod(self) -> bool:
         """Whether it is a pod; a fixed address has no object that could be marked, and was never created."""
         return self.created_at > 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAddress:
+    """Where an engine says how it is doing, and how often to ask it, in seconds."""
+
+    address: str
+    engine: str
+    interval: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an engine says of itself at one moment, whoever its requests come from. None: not told, so unknown.
+
+    ``running`` and ``waiting`` are requests, ``slots`` how many it runs at once. ``kv_usage``, ``gpu_usage`` and
+    ``gpu_memory`` are shares of 0..1; ``gpu_bytes`` is memory in use where the whole is not told. ``adapters`` are
+    those it works with now.
+    """
+
+    running: float | None = None
+    waiting: float | None = None
+    slots: int | None = None
+    kv_usage: float | None = None
+    gpu_usage: float | None = None
+    gpu_memory: float | None = None
+    gpu_bytes: int | None = None
+    adapters: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,7 +420,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class EndpointStatus:
-    """One endpoint as the core sees it now."""
+    """One endpoint as the core sees it now. ``reading`` is what its engine says, None while that is unknown."""
 
     uid: str
     server: str
@@ -398,6 +433,7 @@ class EndpointStatus:
     capacity: int
     gpu_memory_gb: int | None
     reason: str
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from tailrace.core.endpoint import Endpoint
+from tailrace.core.figures import Figures
 from tailrace.core.meter import Notes
 from tailrace.core.model import Needs, PoolSettings, Request
 from tailrace.core.sources.base import Source
@@ -33,6 +34,7 @@ class Policy:
     ``draws`` makes the sources, once for each set of candidates. ``score`` compares what was drawn; None: the first
     that is offered is picked, and nothing is drawn from the other sources. ``sees_request``: a source offers different
     endpoints to different requests. ``notes``: what is remembered, None for strategies that count requests only.
+    ``figures``: what is made of engines' readings, None for strategies that want none.
     """
 
     draws: Callable[[], tuple[Draw, ...]]
@@ -40,6 +42,7 @@ class Policy:
     sees_request: bool = False
     notes: Notes | None = None
     needs: Needs | None = None
+    figures: Figures | None = None
 
 
 Make = Callable[[PoolSettings, Random], Policy]

@@ -69,6 +69,7 @@ class Pool:
         self.endpoints[endpoint.uid] = endpoint
         endpoint.pools.append(self)
         endpoint.sources += self._sources if self._enough_memory(endpoint) else self._any.sources
+        self.heard(endpoint)
         self.moved(endpoint)
         endpoint.refresh()
 
@@ -81,6 +82,19 @@ class Pool:
             candidates.ready.pop(endpoint.uid, None)
         for source in self._sources:
             source.forget(endpoint)
+        if self.policy.figures is not None:
+            self.policy.figures.forget(endpoint)
+
+    def heard(self, endpoint: Endpoint) -> None:
+        """Take note that the endpoint's reading has changed."""
+        if self.policy.figures is not None:
+            self.policy.figures.heard(endpoint)
+
+    @property
+    def reads_engines(self) -> bool:
+        """Whether the engines of its endpoints are to be read."""
+        wanted = self.settings.read_engines
+        return wanted == "Always" or (wanted == "WhenNeeded" and self.policy.figures is not None)
 
     def moved(self, endpoint: Endpoint) -> None:
         """Take note that the endpoint's state has changed."""

@@ -12,6 +12,7 @@ from heapq import heappop, heappush
 from math import log2
 
 from tailrace.core.endpoint import Endpoint
+from tailrace.core.enginescores import kv_seconds
 from tailrace.core.learn import Speed
 from tailrace.core.meter import Notes, Work
 from tailrace.core.model import Outcome, Request, Usage
@@ -149,13 +150,14 @@ def by_pending(ties: Ties, endpoint: Endpoint) -> int:
     return ties.order((endpoint.meter.pending << 20) + endpoint.in_flight, endpoint)
 
 
-def score_first_token(notes: Prefills, ties: Ties, request: Request, now: float) -> Score:
-    """Compare by when the first token should come."""
+def score_first_token(notes: Prefills, ties: Ties, max_kv_usage: float, request: Request, now: float) -> Score:
+    """Compare by when the first token should come; later where the engine says that its KV cache is too full."""
 
     def first_token(endpoint: Endpoint) -> int:
         meter = endpoint.meter
         seconds = (meter.pending + notes.uncached(endpoint, request)) / notes.speed(endpoint, now)
         seconds += DECODE_SECONDS * endpoint.in_flight
+        seconds += kv_seconds(endpoint, max_kv_usage)
         return ties.order(int(STEPS_PER_SECOND * seconds), endpoint)
 
     return first_token

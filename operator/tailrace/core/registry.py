@@ -12,6 +12,8 @@ from tailrace.core.model import (
     EndpointGone,
     EndpointSeen,
     EndpointSpec,
+    EndpointState,
+    EngineAddress,
     ModelSpec,
     Observation,
     Refusal,
@@ -40,7 +42,8 @@ class Registry:
 
     ``specs`` holds the last observation of each endpoint; ``endpoints`` its mutable record. ``blind_before`` is when
     the last life of any replica ended, as far as known: an older pod may hold requests that only that life knew of.
-    ``curious``: the strategy of some pool wants to know more of requests than their tokens.
+    ``curious``: the strategy of some pool wants to know more of requests than their tokens. ``listens``: some pool
+    wants engines to be read.
     """
 
     def __init__(self, rng: Random, booted_at: float) -> None:
@@ -50,6 +53,7 @@ class Registry:
         self.endpoints: dict[str, Endpoint] = {}
         self.members = 1
         self.curious = False
+        self.listens = False
         self._rng = rng
         self._pools: dict[str, Pool] = {}
         self._names: dict[str, dict[str, Target]] = {}
@@ -88,6 +92,19 @@ class Registry:
     def is_gone(self, uid: str) -> bool:
         """Whether that uid existed and is gone for good."""
         return uid in self._gone and _is_final(self._gone[uid][0])
+
+    def engines(self) -> dict[str, EngineAddress]:
+        """Return uid -> engine of the endpoints whose engines are to be read: those that are given requests."""
+        if not self.listens:
+            return {}
+        ready = [each for each in self.endpoints.values() if each.state is EndpointState.READY]
+        return {each.uid: engine for each in ready if (engine := self.engine(each)) is not None}
+
+    def engine(self, endpoint: Endpoint) -> EngineAddress | None:
+        """Return the engine of an endpoint, None when no pool of it wants it to be read."""
+        intervals = [pool.settings.engine_interval for pool in endpoint.pools if pool.reads_engines]
+        server = self.servers.get(self.specs[endpoint.uid].server)
+        return EngineAddress(endpoint.address, server.engine, min(intervals)) if intervals and server else None
 
     def names(self) -> dict[str, tuple[str, ...]]:
         """Return every name a request may use, with the namespaces that serve it."""
@@ -227,6 +244,7 @@ class Registry:
             for model in server.models:
                 self._name(server, model, old)
         self.curious = any(pool.policy.needs is not None for pool in self._pools.values())
+        self.listens = any(pool.reads_engines for pool in self._pools.values())
         for uid, endpoint in self.endpoints.items():
             server_of = self.servers.get(self.specs[uid].server)
             if server_of is not None:
@@ -259,6 +277,7 @@ def _is_final(last: EndpointSpec) -> bool:
 
 
 def _forget(endpoint: Endpoint) -> None:
+    endpoint.hear(None)
     for pool in endpoint.pools:
         pool.notes.forget(endpoint)
 

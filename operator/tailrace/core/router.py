@@ -19,11 +19,13 @@ from tailrace.core.model import (
     EndpointSpec,
     EndpointState,
     EndpointStatus,
+    EngineAddress,
     Explanation,
     Needs,
     Observation,
     Outcome,
     Pick,
+    Reading,
     Refusal,
     RefusalCode,
     Release,
@@ -33,6 +35,7 @@ from tailrace.core.model import (
     Usage,
     Word,
 )
+from tailrace.core.readings import Readings
 from tailrace.core.registry import Registry, Target
 
 REMEMBERED_ENDS = 10_000
@@ -75,6 +78,7 @@ class Router:
         self._registry = Registry(rng, booted_at)
         self._ledger = Ledger()
         self._leases = Leases()
+        self._readings = Readings()
         self._drains = Drains(member, fixed=alone)
         self._left: frozenset[str] = frozenset()
         self._ended: OrderedDict[str, Endpoint] = OrderedDict()
@@ -271,6 +275,8 @@ class Router:
         return attempt.expires_at
 
     def _expire(self, now: float) -> None:
+        if now >= self._readings.until:
+            self._readings.expire(now)
         for attempt_id in self._leases.expired(now):
             attempt = self._ledger[attempt_id]
             attempt.endpoint.unknown.add(attempt_id)
@@ -348,6 +354,17 @@ class Router:
         """Take in what the engine of one of ``questions`` said of itself."""
         if self._drains.engine_read(uid, idle=idle, now=now):
             self._changed()
+
+    def engines(self) -> dict[str, EngineAddress]:
+        """Return uid -> engine of the endpoints whose engines should be read, for ``engine_told``."""
+        return self._registry.engines()
+
+    def engine_told(self, uid: str, reading: Reading, now: float) -> None:
+        """Take in what an engine of ``engines`` says of itself; it counts until it is a few intervals old."""
+        endpoint = self._registry.endpoints.get(uid)
+        engine = None if endpoint is None else self._registry.engine(endpoint)
+        if endpoint is not None and engine is not None:
+            self._readings.take(endpoint, reading, engine.interval, now)
 
     def words(self, now: float) -> dict[str, Word]:
         """Return what each other member's ``hear`` must be told: the endpoints that drain here, by uid."""
@@ -468,6 +485,7 @@ class Router:
             capacity=spec.capacity,
             gpu_memory_gb=spec.gpu_memory_gb,
             reason=spec.reason,
+            reading=endpoint.reading,
         )
 
     def _changed(self) -> None:

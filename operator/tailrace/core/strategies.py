@@ -10,7 +10,16 @@ from functools import partial
 from random import Random
 
 from tailrace.core.endpoint import RANK_BITS, Endpoint
+from tailrace.core.enginescores import (
+    Weights,
+    by_free_slots,
+    by_points,
+    score_class,
+    score_free_slots,
+    score_points,
+)
 from tailrace.core.estimates import ResponseTimes, by_work, rate_class, score_finish
+from tailrace.core.figures import Figures, is_unknown
 from tailrace.core.history import History
 from tailrace.core.meter import Notes
 from tailrace.core.model import Needs, PoolSettings, Request
@@ -141,10 +150,12 @@ def _draw_ring(percent: int) -> tuple[Draw, ...]:
     return Draw(RingSource(_prefix, percent)), Draw(LeastSource(by_load_ratio))
 
 
-def _least_estimated_ttft(_: PoolSettings, rng: Random) -> Policy:
+def _least_estimated_ttft(settings: PoolSettings, rng: Random) -> Policy:
     notes, ties = Prefills(), Ties(rng)
-    draws, score = partial(_draw_first_token, notes, ties, rng), partial(score_first_token, notes, ties)
-    return Policy(draws, score, notes=notes, needs=Needs(lengths=True, chain=True, usage=True))
+    draws = partial(_draw_first_token, notes, ties, rng)
+    score = partial(score_first_token, notes, ties, settings.max_kv_usage)
+    needs = Needs(lengths=True, chain=True, usage=True)
+    return Policy(draws, score, notes=notes, needs=needs, figures=Figures())
 
 
 def _draw_first_token(notes: Prefills, ties: Ties, rng: Random) -> tuple[Draw, ...]:
@@ -154,6 +165,25 @@ def _draw_first_token(notes: Prefills, ties: Ties, rng: Random) -> tuple[Draw, .
         Draw(ClassSource(notes.speed_class, order), 3),
         Draw(SampleSource(rng), 2),
     )
+
+
+def _slot_based(_: PoolSettings, rng: Random) -> Policy:
+    figures, ties = Figures(), Ties(rng)
+    return Policy(partial(_draw_slots, ties), partial(score_free_slots, figures, ties), figures=figures)
+
+
+def _draw_slots(ties: Ties) -> tuple[Draw, ...]:
+    return (Draw(ClassSource(is_unknown, partial(by_free_slots, ties)), 2),)
+
+
+def _dynamic_score(settings: PoolSettings, rng: Random) -> Policy:
+    figures, ties, weights = Figures(), Ties(rng), Weights(*settings.score_weights)
+    draws, score = partial(_draw_points, ties, weights), partial(score_points, figures, ties, weights)
+    return Policy(draws, score, notes=History(), needs=Needs(lengths=True, usage=True), figures=figures)
+
+
+def _draw_points(ties: Ties, weights: Weights) -> tuple[Draw, ...]:
+    return (Draw(ClassSource(score_class, partial(by_points, ties, weights)), SPEEDS_COMPARED),)
 
 
 def _prefix(request: Request) -> int | None:
@@ -185,6 +215,8 @@ STRATEGIES: dict[str, Make] = {
     "PrefixCache": _prefix_cache,
     "SessionAffinity": _session_affinity,
     "LeastEstimatedTTFT": _least_estimated_ttft,
+    "SlotBased": _slot_based,
+    "DynamicScore": _dynamic_score,
 }
 """Named functions and no closures throughout, so that a router can be copied and stored as a whole."""
 

@@ -19,6 +19,10 @@ class Family:
     `metrics_path` is None for a family without gauges. `metrics_ports` are asked after the engine's own port.
     `running` and `waiting` must both be there for a reading to count; `held` are what some versions or roles report
     besides, read when present. `kv_usage` lists new and old names: the first that is there wins.
+
+    Not all tell the rest: `gpu_usage` is 0..1; `memory_used` and `memory_total` are those of the GPUs, in bytes.
+    `adapters` holds lists of LoRA adapters in the labels `adapter_labels`, the newest sample being the one with the
+    highest value. `documents` are paths of JSON documents by what they are, a key of `engines.readings.DOCUMENTS`.
     """
 
     name: str
@@ -29,6 +33,12 @@ class Family:
     waiting: Series | None = None
     held: tuple[Series, ...] = ()
     kv_usage: tuple[Series, ...] = ()
+    gpu_usage: Series | None = None
+    memory_used: Series | None = None
+    memory_total: Series | None = None
+    adapters: Series | None = None
+    adapter_labels: tuple[str, ...] = ()
+    documents: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_gauges(self) -> bool:
@@ -49,6 +59,8 @@ _ROWS = (
         waiting=Series("vllm:num_requests_waiting"),
         held=(Series("vllm:num_requests_swapped"),),  # before 0.8: preempted to CPU memory, still owed an answer
         kv_usage=(Series("vllm:kv_cache_usage_perc"), Series("vllm:gpu_cache_usage_perc")),
+        adapters=Series("vllm:lora_requests_info"),
+        adapter_labels=("running_lora_adapters", "waiting_lora_adapters"),
     ),
     Family(
         name="sglang",
@@ -86,6 +98,9 @@ _ROWS = (
         waiting=_triton("waiting"),
         held=(_triton("active"),),  # scheduled ones again, and those paused between two steps
         kv_usage=(Series("nv_trt_llm_kv_cache_block_metrics", {"kv_cache_block_type": "fraction"}),),
+        gpu_usage=Series("nv_gpu_utilization"),
+        memory_used=Series("nv_gpu_memory_used_bytes"),
+        memory_total=Series("nv_gpu_memory_total_bytes"),
     ),
     Family(
         name="tgi",
@@ -100,8 +115,10 @@ _ROWS = (
         metrics_path="/metrics",
         running=Series("llamacpp:requests_processing"),
         waiting=Series("llamacpp:requests_deferred"),
-        kv_usage=(Series("llamacpp:kv_cache_usage_ratio"),),
+        kv_usage=(Series("llamacpp:kv_cache_usage_ratio"),),  # until 2025
+        documents={"slots": "/slots"},
     ),
+    Family(name="ollama", health_path="/", documents={"models": "/api/ps"}),
     Family(name="openai", health_path="/v1/models"),
 )
 

@@ -33,9 +33,13 @@ def read_gauges(text: str, family: Family) -> Gauges | None:
     None when the family has none, when running or waiting is missing, or when one of the samples is not a finite
     number of at least zero: an unreadable engine is unknown, never idle.
     """
+    return gauges_of(list(samples(text, gauge_names(family))), family) if family.has_gauges else None
+
+
+def gauges_of(found: list[Sample], family: Family) -> Gauges | None:
+    """Read `family`'s gauges from samples; see `read_gauges`."""
     if family.running is None or family.waiting is None:
         return None
-    found = list(samples(text, _names(family)))
     running, waiting = _total(found, family.running), _total(found, family.waiting)
     held = sum(_total(found, series) or 0.0 for series in family.held)
     if running is None or waiting is None or not math.isfinite(running + waiting + held):
@@ -43,7 +47,8 @@ def read_gauges(text: str, family: Family) -> Gauges | None:
     return Gauges(running, waiting, held, _fullest(found, family.kv_usage))
 
 
-def _names(family: Family) -> frozenset[str]:
+def gauge_names(family: Family) -> frozenset[str]:
+    """Return the names of the metrics that `gauges_of` wants."""
     series = (family.running, family.waiting, *family.held, *family.kv_usage)
     return frozenset(one.name for one in series if one is not None)
 

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from tailrace.core.model import Candidate, DrainStatus, EndpointStatus, Explanation, Request, RouterStatus, Standing
+from tailrace.core.model import (
+    Candidate,
+    DrainStatus,
+    EndpointStatus,
+    Explanation,
+    Reading,
+    Request,
+    RouterStatus,
+    Standing,
+)
 
 
 def drain_view(status: DrainStatus) -> dict[str, object]:
@@ -19,7 +28,8 @@ def drain_view(status: DrainStatus) -> dict[str, object]:
 
 
 def endpoint_view(status: EndpointStatus) -> dict[str, object]:
-    """Return one endpoint."""
+    """Return one endpoint; what its engine says is null while it is not known."""
+    told = status.reading or Reading()
     return {
         "uid": status.uid,
         "server": status.server,
@@ -31,6 +41,9 @@ def endpoint_view(status: EndpointStatus) -> dict[str, object]:
         "unknown": status.unknown,
         "capacity": status.capacity,
         "gpuMemoryGB": status.gpu_memory_gb,
+        "engineRunning": told.running,
+        "engineWaiting": told.waiting,
+        "kvUsage": told.kv_usage,
         "reason": status.reason,
     }
 

@@ -34,6 +34,7 @@ def server_spec(server: InferenceServer) -> ServerSpec:
 def pool_settings(server: InferenceServer) -> PoolSettings:
     """Return what a pool would take from this server."""
     balancing = server.spec.load_balancing
+    weights = balancing.score_weights
     return PoolSettings(
         strategy=balancing.strategy.value,
         long_prompt_tokens=balancing.long_prompt_tokens,
@@ -44,6 +45,10 @@ def pool_settings(server: InferenceServer) -> PoolSettings:
         session_ttl=balancing.session.ttl_seconds,
         hard_sessions=balancing.session.mode is SessionMode.HARD,
         max_load_percent=balancing.max_load_percent,
+        read_engines=balancing.engine_metrics.read.value,
+        engine_interval=balancing.engine_metrics.interval_seconds,
+        max_kv_usage=balancing.max_kv_usage_percent / 100,
+        score_weights=(weights.gpu_percent, weights.memory_percent, weights.queue_percent, weights.latency_percent),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from tailrace.core.model import EndpointState, EndpointStatus, Outcome, RouterStatus
+from tailrace.core.model import EndpointState, EndpointStatus, Outcome, Reading, RouterStatus
 from tailrace.telemetry.tally import OTHER
 
 MAX_ENDPOINTS = 1000
@@ -36,6 +36,7 @@ class ReplicaCollector:
         """Yield the families, as prometheus_client wants them at a scrape."""
         status = self._status()
         yield from _endpoints(status.endpoints)
+        yield from _engines(status.endpoints[:MAX_ENDPOINTS])
         yield _ready(status)
         yield GaugeMetricFamily("tailrace_drain_active", "Endpoints that are draining.", value=status.drains)
         yield from _ends(status)
@@ -66,6 +67,28 @@ def _endpoints(endpoints: tuple[EndpointStatus, ...]) -> Iterator[Metric]:
         for name, count in Counter(e.state.value for e in rest).items():
             state.add_metric((OTHER, OTHER, name), count)
     yield from (in_flight, capacity, state)
+
+
+_TOLD: tuple[tuple[str, str, Callable[[Reading], float | None]], ...] = (
+    ("running", "Requests that the engine says it works on, from everybody.", lambda told: told.running),
+    ("waiting", "Requests that the engine says wait in it.", lambda told: told.waiting),
+    ("slots", "Requests that the engine says it works on at once.", lambda told: told.slots),
+    ("kv_usage_ratio", "Share of its KV cache that the engine says is in use.", lambda told: told.kv_usage),
+    ("gpu_usage_ratio", "GPU utilisation that the engine says.", lambda told: told.gpu_usage),
+    ("gpu_memory_ratio", "Share of GPU memory that the engine says is in use.", lambda told: told.gpu_memory),
+)
+
+
+def _engines(endpoints: tuple[EndpointStatus, ...]) -> Iterator[Metric]:
+    """Yield what engines say; one that is silent has no sample, because it is not at zero."""
+    for name, text, of in _TOLD:
+        family = GaugeMetricFamily(f"tailrace_engine_{name}", text, labels=_WHERE)
+        for endpoint in endpoints:
+            value = None if endpoint.reading is None else of(endpoint.reading)
+            if value is not None:
+                family.add_metric((endpoint.server, endpoint.name), value)
+        if family.samples:
+            yield family
 
 
 def _ready(status: RouterStatus) -> Metric:

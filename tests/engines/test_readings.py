@@ -1,0 +1,88 @@
+"""What each engine says of itself, from payloads as the engines answer them."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailrace.core.model import Reading
+from tailrace.engines.families import family
+from tailrace.engines.readings import DOCUMENTS, NOTHING, merged, read_document, read_exposition
+
+PAYLOADS = Path(__file__).parent / "payloads"
+
+
+@pytest.mark.parametrize(
+    ("payload", "engine", "expected"),
+    [
+        ("vllm", "vllm", Reading(12, 3, kv_usage=0.62, adapters=frozenset({"finance-lora"}))),
+        ("vllm-old", "vllm", Reading(0, 0, kv_usage=0.0125)),
+        ("sglang", "sglang", Reading(16, 2, kv_usage=0.28)),
+        ("trtllm", "trtllm", Reading(4, 1, kv_usage=0.0625)),
+        ("triton", "triton", Reading(4, 3, kv_usage=0.4875, gpu_usage=0.8, gpu_memory=0.75)),
+        ("tgi", "tgi", Reading(6, 2)),
+        ("llamacpp", "llamacpp", Reading(4, 46)),
+    ],
+)
+def test_each_family_tells_what_it_has(payload: str, engine: str, expected: Reading) -> None:
+    assert read_exposition((PAYLOADS / f"{payload}.txt").read_text(), family(engine)) == expected
+
+
+def test_llama_cpp_tells_its_slots() -> None:
+    assert read_document((PAYLOADS / "llamacpp-slots.json").read_bytes(), "slots") == Reading(running=3, slots=4)
+    assert read_document(b'[{"id": 0, "state": 1}, {"id": 1, "state": 0}]', "slots") == Reading(running=1, slots=2)
+
+
+def test_ollama_tells_the_memory_of_its_models() -> None:
+    assert read_document((PAYLOADS / "ollama-ps.json").read_bytes(), "models") == Reading(gpu_bytes=5_333_539_264)
+    assert read_document(b'{"models": []}', "models") == Reading(gpu_bytes=0)
+
+
+@pytest.mark.parametrize("engine", ["openai", "ollama"])
+def test_a_family_without_gauges_tells_nothing_by_them(engine: str) -> None:
+    assert read_exposition((PAYLOADS / "vllm.txt").read_text(), family(engine)) == NOTHING
+
+
+def test_of_several_lists_of_adapters_the_newest_counts() -> None:
+    told = [("old", "", "1.0"), ("a, b", "c", "3.0"), ("older", "", "0.5"), ("x", "", "NaN")]
+    lines = [
+        f'vllm:lora_requests_info{{running_lora_adapters="{running}",waiting_lora_adapters="{waiting}"}} {at}'
+        for running, waiting, at in told
+    ]
+    assert read_exposition("\n".join(lines), family("vllm")).adapters == frozenset({"a", "b", "c"})
+
+
+@pytest.mark.parametrize("value", ["NaN", "-0.5", "+Inf", "", "x"])
+def test_a_share_that_is_none_is_unknown(value: str) -> None:
+    text = (PAYLOADS / "triton.txt").read_text().replace('GPU-1b"} 0.9', f'GPU-1b"}} {value}')
+    reading = read_exposition(text, family("triton"))
+    assert reading.gpu_usage is None
+    assert reading.running == 4
+
+
+def test_an_engine_that_lost_a_gauge_is_unknown_and_not_idle() -> None:
+    text = (PAYLOADS / "vllm.txt").read_text().replace("vllm:num_requests_waiting", "vllm:other")
+    assert read_exposition(text, family("vllm")).running is None
+
+
+def test_pages_together_tell_what_any_of_them_tells_and_the_first_one_wins() -> None:
+    assert merged([Reading(running=2, waiting=1), Reading(running=3, slots=4)]) == Reading(2, 1, slots=4)
+    assert merged([]) == NOTHING
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["models", "size_vram", "state", "x"]), inner),
+    )
+)
+def test_no_document_is_an_error(kind: str, document: object) -> None:
+    assert isinstance(DOCUMENTS[kind](document), Reading)
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[" * 100_000, b"[]", b"{}", b"null", b'{"models": [1]}'])
+def test_garbage_tells_nothing(kind: str, text: bytes) -> None:
+    assert read_document(text, kind) == NOTHING
