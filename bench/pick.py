@@ -28,6 +28,7 @@ from tailrace.core.model import (
     Outcome,
     Pick,
     PoolSettings,
+    Reading,
     Request,
     ServerSpec,
     Snapshot,
@@ -50,6 +51,7 @@ CAPACITIES = (4, 8, 16, 32, 64)
 MEMORIES = (24, 40, 80, 141)
 MODEL = "demo"
 NOW = 1_000.0
+FOREVER = 1e9
 
 MOST_MICROSECONDS = 4.0
 MOST_GROWTH = 3.0
@@ -108,13 +110,16 @@ def pool(shape: Shape) -> Subject:
 def routed(shape: Shape, strategy: str) -> Router:
     """Return a router over the endpoints."""
     made = Router("bench", booted_at=NOW, rng=Random(0))
-    pool = PoolSettings(strategy)
+    pool = PoolSettings(strategy, engine_interval=FOREVER)
     server = ServerSpec(key="ns/s", namespace="ns", models=(ModelSpec(MODEL),), created_at=1.0, pool=pool)
     endpoints = tuple(
         EndpointSpec(f"e-{n}", "ns/s", f"e-{n}", f"10.0.0.1:{n}", capacity, ready=True, gpu_memory_gb=memory)
         for n, (capacity, memory) in enumerate(shape)
     )
     made.apply(Snapshot((server,), endpoints), NOW)
+    rng = Random(2)
+    for uid in made.engines():
+        made.engine_told(uid, Reading(rng.randrange(4), rng.randrange(2), kv_usage=rng.random()), NOW)
     return made
 
 
