@@ -18,7 +18,7 @@ from tailrace.child import KubernetesChild, agent_command
 from tailrace.clock import Clock
 from tailrace.control import Control
 from tailrace.core.drain import DrainKind, Mark
-from tailrace.core.model import Observation, Reading, Snapshot
+from tailrace.core.model import Observation, Place, Reading, Snapshot
 from tailrace.core.router import Router
 from tailrace.documents import DocumentWatch
 from tailrace.engines.families import family
@@ -71,6 +71,8 @@ class Replica:
             alone=not in_cluster,
         )
         self.router.on_change = self.changes.notify
+        self._place = Place()
+        self._locate("")
         self.synced = False
         self.stopping = False
         self.child_health = ChildHealth(0.0, 0.0, leader=False, holder="")
@@ -106,11 +108,19 @@ class Replica:
         """Take in what the Kubernetes side says."""
         if isinstance(message, ChildHealth):
             self.child_health = message
+            self._locate(message.zone)
         elif isinstance(message, Observed):
             for observation in message.observations:
                 self._observe(observation)
         elif isinstance(message, Members):
             self._meet(message)
+
+    def _locate(self, zone: str) -> None:
+        """Say to the core where this replica is: in the zone that was set, else in that of its node."""
+        place = Place(self.settings.node, self.settings.zone or zone)
+        if place != self._place:
+            self._place = place
+            self.router.set_place(place)
 
     def _meet(self, told: Members) -> None:
         """Take the list of replicas; one that lacks this replica says that another life has taken its name."""

@@ -33,7 +33,8 @@ class Observed:
 class ChildHealth:
     """Child to parent, about once a second: how fresh its view is.
 
-    Times on the machine's monotonic clock, which parent and child share and nobody sets; 0.0 for never.
+    Times on the machine's monotonic clock, which parent and child share and nobody sets; 0.0 for never. ``zone`` is
+    that of this replica's node, empty while it is not known.
     """
 
     last_event_at: float
@@ -41,6 +42,7 @@ class ChildHealth:
     leader: bool
     holder: str
     api_error: str = ""
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,10 @@ class Settings(BaseSettings):
         "",
         description="Uid of the pod this replica is. Empty: it is no pod, and stays a member until it stops in order.",
     )
+    node: str = Field(
+        "", description="Node this replica runs on, for the strategy Locality. Empty: nothing counts as on the same."
+    )
+    zone: str = Field("", description="Zone this replica is in, for Locality. Empty: that of its node, where known.")
     advertise_address: str = Field(
         "",
         description="Address at which the other replicas reach this one's admin port. Empty: the host above, or the "

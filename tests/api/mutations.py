@@ -50,6 +50,7 @@ spec:
     engineMetrics: {read: Always, intervalSeconds: 5}
     scoreWeights: {gpuPercent: 0, memoryPercent: 0, queuePercent: 100, latencyPercent: 0}
     maxKVUsagePercent: 95
+    spillPercent: 70
   timeouts: {connectSeconds: 3, firstByteSeconds: 60, idleSeconds: 30, totalSeconds: 900}
   drain: {timeoutSeconds: 900, settleSeconds: 1, shutdownSeconds: 20, gate: Sidecar}
 """)
@@ -73,7 +74,7 @@ spec:
   models: [{name: llama}]
   engine: openai
   endpoints:
-  - {address: "10.0.0.7:8000", gpuMemoryGB: 80, capacity: 16, gpuTFLOPS: 312, weight: 2}
+  - {address: "10.0.0.7:8000", gpuMemoryGB: 80, capacity: 16, gpuTFLOPS: 312, weight: 2, zone: eu-1a}
   - {address: "[2001:db8::7]:443"}
   - {address: "gpu-3.example.com:8000"}
 """)
@@ -272,6 +273,8 @@ REFUSED = (
         {"engineMetrics": {"intervalSeconds": 0}},
         "spec.loadBalancing.engineMetrics.intervalSeconds",
     ),
+    Change("minimal", "spec/loadBalancing", {"spillPercent": 101}, "spec.loadBalancing.spillPercent"),
+    Change("endpoints", "spec/endpoints/0/zone", "eu 1", "spec.endpoints[0].zone"),
     Change("minimal", "spec/loadBalancing", {"maxKVUsagePercent": 101}, "spec.loadBalancing.maxKVUsagePercent"),
     Change(
         "minimal",

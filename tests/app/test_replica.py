@@ -30,6 +30,7 @@ from tailrace.core.model import (
     Observation,
     Outcome,
     Pick,
+    PoolSettings,
     Refusal,
     Request,
     ServerSeen,
@@ -512,3 +513,15 @@ async def test_jobs_are_cancelled_when_the_block_fails() -> None:
     with pytest.raises(LookupError):
         await block()
     assert job.cancelled()
+
+
+@pytest.mark.parametrize(("zone", "near"), [("", "here"), ("z2", "there")])
+def test_a_replica_is_in_the_zone_that_was_set_or_else_in_that_of_its_node(zone: str, near: str) -> None:
+    one = Replica(SETTINGS.model_copy(update={"node": "n1", "zone": zone}), in_cluster=True)
+    server = replace(SERVER, pool=PoolSettings("Locality"))
+    pods = tuple(replace(POD, uid=uid, zone=at) for uid, at in (("else", "z9"), ("here", "z1"), ("there", "z2")))
+    one.hear(Observed((Snapshot((server,), pods),)))
+    one.hear(ChildHealth(1.0, 1.0, leader=True, holder="me", zone="z1"))
+    found = one.router.acquire(Request("m"), one.clock())
+    assert isinstance(found, Pick)
+    assert found.uid == near

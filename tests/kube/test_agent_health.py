@@ -48,3 +48,13 @@ async def test_events_and_lists_are_dated_by_the_clock_that_nobody_sets() -> Non
     child._event(objects.PODS, "MODIFIED", pod())
     said = await health(child, parent)
     assert began <= said.last_list_at <= said.last_event_at <= time.monotonic()
+
+
+async def test_the_zone_of_the_own_node_is_told_once_it_is_known() -> None:
+    parent = Parent()
+    child = Agent(Settings(node="node-1"), parent, parent)  # type: ignore[arg-type]
+    assert (await health(child, parent)).zone == ""
+    labels = {"topology.kubernetes.io/zone": "eu-1a"}
+    node = {"kind": "Node", "metadata": {"name": "node-1", "uid": "n", "resourceVersion": "1", "labels": labels}}
+    child._event(objects.NODES, "ADDED", node)
+    assert (await health(child, parent)).zone == "eu-1a"

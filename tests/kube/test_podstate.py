@@ -150,3 +150,9 @@ def test_an_owner_is_read_from_the_server_or_guessed_from_the_pod() -> None:
     drain = {"timeoutSeconds": 30, "settleSeconds": 1, "shutdownSeconds": 5}
     assert owner_of(model(port=9000, capacity=7, drain=drain)) == Owner("ns/one", 9000, 7, None, DrainSpec(30, 1, 5))
     assert lost_owner(pod(annotations={"tailrace.dev/port": "9000"})) == Owner("ns/one", 9000, 1)
+
+
+def test_a_pod_is_in_the_zone_of_its_node() -> None:
+    node = Node({"topology.kubernetes.io/zone": "eu-1a"})
+    assert observe(pod(), owner=OWNER, node=node).zone == "eu-1a"
+    assert observe(pod(), owner=OWNER, node=Node()).zone == observe(pod(), owner=OWNER).zone == ""

@@ -183,6 +183,7 @@ def test_every_setting_of_a_strategy_reaches_the_pool() -> None:
         "engineMetrics": {"read": "Always", "intervalSeconds": 5},
         "scoreWeights": {"gpuPercent": 10, "memoryPercent": 20, "queuePercent": 30, "latencyPercent": 40},
         "maxKVUsagePercent": 80,
+        "spillPercent": 60,
         "longPromptTokens": 1,
         "longPromptMinGPUMemoryGB": 2,
     }
@@ -200,6 +201,7 @@ def test_every_setting_of_a_strategy_reaches_the_pool() -> None:
         engine_interval=5,
         max_kv_usage=0.8,
         score_weights=(10, 20, 30, 40),
+        spill_percent=60,
     )
 
 

@@ -50,6 +50,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: TAILRACE_POD_UID
   valueFrom: {fieldRef: {fieldPath: metadata.uid}}
+- name: TAILRACE_NODE
+  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
 - name: TAILRACE_ADVERTISE_ADDRESS
   valueFrom: {fieldRef: {fieldPath: status.podIP}}
 - name: TAILRACE_NAMESPACE

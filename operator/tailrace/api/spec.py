@@ -60,6 +60,7 @@ class Strategy(StrEnum):
     LEAST_ESTIMATED_TTFT = "LeastEstimatedTTFT"
     SLOT_BASED = "SlotBased"
     DYNAMIC_SCORE = "DynamicScore"
+    LOCALITY = "Locality"
 
 
 class WeightBy(StrEnum):
@@ -194,6 +195,7 @@ class FixedEndpoint(Part):
     gpu_tflops: Tflops | None = Field(
         default=None, description="Dense FP16 TFLOPS of its GPUs, for weightBy Hardware. Left out: spec.gpuTFLOPS."
     )
+    zone: LabelValue = Field(default="", description="Zone that it is in, for the strategy Locality.")
 
 
 class Session(Part):
@@ -253,7 +255,7 @@ class LoadBalancing(Part):
         "end, PrefixCache the same one for prompts that begin alike, SessionAffinity the same one for a session, "
         "LeastEstimatedTTFT the one whose first token should come first, by prompts pending, prefixes remembered and "
         "speeds learnt, SlotBased the most slots that the engine says are free, DynamicScore the least of a sum of "
-        "the engine's own metrics.",
+        "the engine's own metrics, Locality the nearest one that is not too full.",
     )
     weight_by: WeightBy = Field(
         default=WeightBy.CAPACITY,
@@ -281,6 +283,11 @@ class LoadBalancing(Part):
     )
     score_weights: ScoreWeights = Field(
         default_factory=ScoreWeights, description="Weights of DynamicScore.", json_schema_extra=defaulted()
+    )
+    spill_percent: Percent = Field(
+        default=80,
+        description="Share of the capacity of a preferred endpoint, in percent, that may be in use before others are "
+        "used: of one on the router's node or in its zone (Locality), or with a LoRA adapter loaded.",
     )
     max_kv_usage_percent: int = Field(
         default=90,

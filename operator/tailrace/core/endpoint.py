@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tailrace.core.sources.base import Source
 
 ADDED_BITS = 40
+SAME_NODE, SAME_ZONE, ELSEWHERE = range(3)
 _CAPACITY_BITS = 20
 MEMORY_BITS = 40
 RANK_BITS = MEMORY_BITS + _CAPACITY_BITS + ADDED_BITS
@@ -67,7 +68,8 @@ class Endpoint:
     ``pools`` are those it is in; ``sources`` those that offer it while it is available. ``meter`` is its
     own when the strategy of one of its pools asks for more than counts. ``weight`` and ``gpu_tflops`` are as observed.
     ``reading`` is what its engine said last, None while that is unknown; ``in_flight_then`` what was in flight when
-    it was heard, or became unknown.
+    it was heard, or became unknown. ``distance`` is how far it is from this replica: 0 on its node, 1 in its zone, 2
+    elsewhere or nobody knows where.
     """
 
     __slots__ = (
@@ -76,6 +78,7 @@ class Endpoint:
         "address",
         "blind_since",
         "capacity",
+        "distance",
         "gpu_memory_gb",
         "gpu_tflops",
         "idle_read_at",
@@ -118,6 +121,7 @@ class Endpoint:
         self.gpu_tflops = 0
         self.reading: Reading | None = None
         self.in_flight_then = 0
+        self.distance = ELSEWHERE
         self.resize(capacity, gpu_memory_gb)
 
     def resize(self, capacity: int, gpu_memory_gb: int, members: int = 1) -> None:

@@ -92,7 +92,8 @@ class PoolSettings:
     the pool's mean load ratio an endpoint may be to be given a request for its prefix or session.
     ``read_engines``: WhenNeeded, Always or Never, every ``engine_interval`` seconds. ``max_kv_usage`` is the share of
     the KV cache in use above which an endpoint is avoided. ``score_weights`` are those of DynamicScore in percent: GPU,
-    GPU memory, queue, latency.
+    GPU memory, queue, latency. ``spill_percent`` is the share of a preferred endpoint's capacity that may be in use
+    before others are used.
     """
 
     strategy: str = "WeightedLeastConnections"
@@ -108,6 +109,7 @@ class PoolSettings:
     engine_interval: float = 1.0
     max_kv_usage: float = 0.9
     score_weights: tuple[int, int, int, int] = (30, 30, 20, 20)
+    spill_percent: int = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class EndpointSpec:
     ``ended`` says that nothing can run there any more (terminal phase, containers terminated, node gone);
     ``cordon`` is the generation of a manual drain, None without one; ``gate_mark`` the incarnation whose gate called
     without a deletion, as marked on the pod; ``reason`` says why it is not ready. ``weight`` and ``gpu_tflops`` (dense
-    FP16 of all its GPUs) are for strategies that weigh.
+    FP16 of all its GPUs) are for strategies that weigh. ``zone`` is that of its node, empty when it is not known.
     """
 
     uid: str
@@ -165,6 +167,7 @@ class EndpointSpec:
     drain: DrainSpec = field(default_factory=DrainSpec)
     weight: int = 1
     gpu_tflops: int | None = None
+    zone: str = ""
 
     @property
     def fit(self) -> bool:
@@ -203,6 +206,14 @@ class Reading:
     gpu_memory: float | None = None
     gpu_bytes: int | None = None
     adapters: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a replica is: the names of its node and of its zone, empty when they are not known."""
+
+    node: str = ""
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

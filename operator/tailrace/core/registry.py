@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
-from tailrace.core.endpoint import Endpoint, Event
+from tailrace.core.endpoint import ELSEWHERE, SAME_NODE, SAME_ZONE, Endpoint, Event
 from tailrace.core.model import (
     EndpointGone,
     EndpointSeen,
@@ -16,6 +16,7 @@ from tailrace.core.model import (
     EngineAddress,
     ModelSpec,
     Observation,
+    Place,
     Refusal,
     RefusalCode,
     ServerGone,
@@ -43,7 +44,7 @@ class Registry:
     ``specs`` holds the last observation of each endpoint; ``endpoints`` its mutable record. ``blind_before`` is when
     the last life of any replica ended, as far as known: an older pod may hold requests that only that life knew of.
     ``curious``: the strategy of some pool wants to know more of requests than their tokens. ``listens``: some pool
-    wants engines to be read.
+    wants engines to be read. ``place`` is where this replica is.
     """
 
     def __init__(self, rng: Random, booted_at: float) -> None:
@@ -52,6 +53,7 @@ class Registry:
         self.specs: dict[str, EndpointSpec] = {}
         self.endpoints: dict[str, Endpoint] = {}
         self.members = 1
+        self.place = Place()
         self.curious = False
         self.listens = False
         self._rng = rng
@@ -117,6 +119,13 @@ class Registry:
         self.members = members
         for endpoint in self.endpoints.values():
             endpoint.resize(endpoint.capacity, endpoint.gpu_memory_gb, members)
+            endpoint.refresh()
+
+    def set_place(self, place: Place) -> None:
+        """Say where this replica is."""
+        self.place = place
+        for uid, endpoint in self.endpoints.items():
+            endpoint.distance = self._distance(self.specs[uid])
             endpoint.refresh()
 
     def _replace(self, servers: Iterable[ServerSpec], endpoints: Iterable[EndpointSpec]) -> list[str]:
@@ -196,10 +205,16 @@ class Registry:
         endpoint.address = spec.address
         endpoint.weight = spec.weight
         endpoint.gpu_tflops = spec.gpu_tflops or 0
+        endpoint.distance = self._distance(spec)
         endpoint.resize(spec.capacity, spec.gpu_memory_gb or 0, self.members)
         server = self.servers.get(spec.server)
         if server is not None:
             self._join(endpoint, server)
+
+    def _distance(self, spec: EndpointSpec) -> int:
+        if spec.node and spec.node == self.place.node:
+            return SAME_NODE
+        return SAME_ZONE if spec.zone and spec.zone == self.place.zone else ELSEWHERE
 
     def _join(self, endpoint: Endpoint, server: ServerSpec) -> None:
         endpoint.adapters = frozenset(adapter for model in server.models for adapter in model.adapters)
@@ -284,4 +299,13 @@ def _forget(endpoint: Endpoint) -> None:
 
 def _shape(spec: EndpointSpec) -> tuple[object, ...]:
     """Return what the place in the pools depends on."""
-    return (spec.server, spec.address, spec.capacity, spec.gpu_memory_gb, spec.weight, spec.gpu_tflops)
+    return (
+        spec.server,
+        spec.address,
+        spec.capacity,
+        spec.gpu_memory_gb,
+        spec.weight,
+        spec.gpu_tflops,
+        spec.node,
+        spec.zone,
+    )

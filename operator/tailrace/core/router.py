@@ -25,6 +25,7 @@ from tailrace.core.model import (
     Observation,
     Outcome,
     Pick,
+    Place,
     Reading,
     Refusal,
     RefusalCode,
@@ -171,6 +172,10 @@ class Router:
         for uid, endpoint in self._registry.endpoints.items():
             if not self._drains.knows_idle(uid, left):
                 endpoint.blind_since = now
+
+    def set_place(self, place: Place) -> None:
+        """Say where this replica is, for strategies that prefer what is near."""
+        self._registry.set_place(place)
 
     # Requests
 

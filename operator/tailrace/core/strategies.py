@@ -23,6 +23,7 @@ from tailrace.core.figures import Figures, is_unknown
 from tailrace.core.history import History
 from tailrace.core.meter import Notes
 from tailrace.core.model import Needs, PoolSettings, Request
+from tailrace.core.nearness import distance_of, score_nearness
 from tailrace.core.policy import Draw, Make, Policy, Score
 from tailrace.core.prefill import Prefills, by_pending, score_first_token
 from tailrace.core.sessions import Sessions
@@ -38,6 +39,9 @@ from tailrace.core.ties import Ties
 
 SPEEDS_COMPARED = 6
 """How many endpoints are compared, the best of each speed first: a fleet has two or three, noise adds as many."""
+
+DISTANCES = 3
+"""On the same node, in the same zone, elsewhere."""
 
 BASELINE_TFLOPS, BASELINE_GB = 65, 16
 """A T4: what an endpoint counts as whose hardware is not known."""
@@ -186,6 +190,14 @@ def _draw_points(ties: Ties, weights: Weights) -> tuple[Draw, ...]:
     return (Draw(ClassSource(score_class, partial(by_points, ties, weights)), SPEEDS_COMPARED),)
 
 
+def _locality(settings: PoolSettings, _: Random) -> Policy:
+    return Policy(_draw_distances, partial(score_nearness, settings.spill_percent))
+
+
+def _draw_distances() -> tuple[Draw, ...]:
+    return (Draw(ClassSource(distance_of, by_load_ratio), DISTANCES),)
+
+
 def _prefix(request: Request) -> int | None:
     return None if request.traits is None else request.traits.prefix
 
@@ -217,6 +229,7 @@ STRATEGIES: dict[str, Make] = {
     "LeastEstimatedTTFT": _least_estimated_ttft,
     "SlotBased": _slot_based,
     "DynamicScore": _dynamic_score,
+    "Locality": _locality,
 }
 """Named functions and no closures throughout, so that a router can be copied and stored as a whole."""
 

@@ -194,9 +194,14 @@ class Agent:
                     leader=self._election.leading,
                     holder=self._election.holder,
                     api_error=self._trouble(),
+                    zone=self._zone(),
                 )
             )
             await asyncio.sleep(HEALTH_SECONDS)
+
+    def _zone(self) -> str:
+        node = self._view.node(self._settings.node)
+        return "" if node is None else node.zone
 
     def _trouble(self) -> str:
         """Return what keeps this replica from seeing the cluster; before its first list it has to register."""

@@ -15,6 +15,7 @@ from tailrace.kube.injection import ANNOTATION_PORT
 
 KILL_MARGIN_SECONDS = 5.0
 """Between the drain's deadline and SIGKILL, beside the model server's own shutdown time."""
+ZONE_LABEL = "topology.kubernetes.io/zone"
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 FALLBACK_PORT = 8000
 
@@ -25,6 +26,11 @@ class Node:
 
     labels: Mapping[str, str] = field(default_factory=dict)
     lost: bool = False
+
+    @property
+    def zone(self) -> str:
+        """The zone that the node is in, empty when it is not known."""
+        return self.labels.get(ZONE_LABEL, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,7 @@ def observe(
         gpu_tflops=owner.gpu_tflops or gpu_tflops,
         weight=owner.weight,
         node=_node_name(pod),
+        zone=node.zone if node is not None else "",
         reason=reason,
         version=objects.version(pod),
         incarnation=incarnation(pod),

@@ -48,6 +48,7 @@ def pool_settings(server: InferenceServer) -> PoolSettings:
         read_engines=balancing.engine_metrics.read.value,
         engine_interval=balancing.engine_metrics.interval_seconds,
         max_kv_usage=balancing.max_kv_usage_percent / 100,
+        spill_percent=balancing.spill_percent,
         score_weights=(weights.gpu_percent, weights.memory_percent, weights.queue_percent, weights.latency_percent),
     )
 
@@ -70,5 +71,6 @@ def _fixed(server: InferenceServer, endpoint: FixedEndpoint) -> EndpointSpec:
         gpu_memory_gb=endpoint.gpu_memory_gb or spec.gpu_memory_gb,
         weight=endpoint.weight or spec.weight,
         gpu_tflops=endpoint.gpu_tflops or spec.gpu_tflops,
+        zone=endpoint.zone,
         drain=DrainSpec(drain.timeout_seconds, drain.settle_seconds, drain.shutdown_seconds),
     )

@@ -1,0 +1,34 @@
+"""The nearest endpoint that is not too full."""
+
+from __future__ import annotations
+
+from tailrace.core.endpoint import RANK_BITS, Endpoint
+from tailrace.core.model import Request
+from tailrace.core.policy import Score
+
+RATIO_BITS = 20
+_RATIO = RATIO_BITS + 1
+"""The width of a load ratio: capacity may shrink below what is in flight, but not to half of it for long."""
+TOO_FULL = 3
+"""Comes after every distance."""
+
+
+def has_room(endpoint: Endpoint, spill_percent: int) -> bool:
+    """Whether less than that share is in use of what this replica may use of the endpoint."""
+    return 100 * endpoint.in_flight < spill_percent * endpoint.limit
+
+
+def distance_of(endpoint: Endpoint) -> int:
+    """Return how far the endpoint is: its class."""
+    return endpoint.distance
+
+
+def score_nearness(spill_percent: int, _: Request, __: float) -> Score:
+    """Compare distances among endpoints with room, and load ratios beyond that and among equals."""
+
+    def nearness(endpoint: Endpoint) -> int:
+        step = endpoint.distance if has_room(endpoint, spill_percent) else TOO_FULL
+        ratio = (endpoint.in_flight << RATIO_BITS) // endpoint.capacity
+        return (((step << _RATIO) + ratio) << RANK_BITS) | endpoint.rank
+
+    return nearness
