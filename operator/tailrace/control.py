@@ -9,7 +9,7 @@ from functools import partial
 
 from tailrace.changes import Changes
 from tailrace.core.drain import Mark
-from tailrace.core.model import EndpointState
+from tailrace.core.model import EndpointState, Grade, PoolQuality
 from tailrace.core.router import Router
 from tailrace.link import Desired, EndpointReport
 
@@ -22,6 +22,7 @@ PAUSE_SECONDS = 0.02
 """Between two rounds: a burst of changes is one round."""
 
 QUESTION_SECONDS = 1.0
+JUDGE_SECONDS = 5.0
 
 Ask = Callable[[str, str], Awaitable[bool | None]]
 """(address, engine) -> whether the engine says it is idle; None when it cannot tell."""
@@ -60,6 +61,8 @@ class Control:
         self._said: Desired | None = None
         self._reports: tuple[EndpointReport, ...] = ()
         self._reported_at = float("-inf")
+        self._judged_at = float("-inf")
+        self._grades: tuple[tuple[str, str], ...] = ()
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -81,12 +84,12 @@ class Control:
         The parts fail on their own: a door that cannot cut must not keep a finalizer in place.
         """
         now = self._clock()
-        parts = (self._report, self._say, self._cut_overdue, self._question, self._make_durable)
+        parts = (self._judge, self._report, self._say, self._cut_overdue, self._question, self._make_durable)
         return False not in [_went_well(part, now) for part in parts]
 
     def _say(self, now: float) -> None:
         releases = self._router.releasable(now)
-        desired = Desired(releases, self._reports, self._router.members_wanted)
+        desired = Desired(releases, self._reports, self._router.members_wanted, self._grades)
         if desired != self._said:
             self._desire(desired)
             self._said = desired
@@ -118,6 +121,19 @@ class Control:
             _standing(known.get(uid), uid, server, state, in_flight + self._elsewhere(uid), gate_seen=uid in seen)
             for uid, server, state, in_flight in self._router.standings()
         )
+
+    def _judge(self, now: float) -> None:
+        """Have a look at how evenly pools are used, now and then; say which have another strategy since."""
+        if now < self._judged_at + JUDGE_SECONDS:
+            return
+        self._judged_at = now
+        before = {each.pool: each.strategy for each in self._router.quality()}
+        self._router.judge(now)
+        found = self._router.quality()
+        for each in found:
+            if each.strategy != before.get(each.pool):
+                log.warning("pool %s: the strategy is %s now, was %s", each.pool, each.strategy, before.get(each.pool))
+        self._grades = _worst(found)
 
     def _question(self, now: float) -> None:
         """Ask the engines that the core has questions for, each one at a time."""
@@ -159,6 +175,15 @@ def _standing(
     if known is not None and (known.server, known.state, known.in_flight, known.gate_seen) == now:
         return known
     return EndpointReport(uid, *now)
+
+
+def _worst(pools: Iterable[PoolQuality]) -> tuple[tuple[str, str], ...]:
+    """Return the worst grade of each server's pools."""
+    order = list(Grade)
+    found: dict[str, Grade] = {}
+    for server, grade in ((server, each.grade) for each in pools if each.grade for server in each.servers):
+        found[server] = max(grade, found.get(server, grade), key=order.index)
+    return tuple((server, grade.value) for server, grade in sorted(found.items()))
 
 
 def _went_well(part: Callable[[float], None], now: float) -> bool:

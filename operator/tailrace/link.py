@@ -89,12 +89,14 @@ class Desired:
     """Parent to child: what should be true. Each message replaces the one before it.
 
     ``releases``: drains that are over; their finalizers should be gone. ``endpoints`` None: they stand as last said.
-    ``members_wanted``: a list of members is needed that is read after this was first said.
+    ``members_wanted``: a list of members is needed that is read after this was first said. ``grades``: the worst grade
+    of the pools of a server, by its key, where there is one.
     """
 
     releases: tuple[Release, ...]
     endpoints: tuple[EndpointReport, ...] | None
     members_wanted: int = 0
+    grades: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ spec:
     scoreWeights: {gpuPercent: 0, memoryPercent: 0, queuePercent: 100, latencyPercent: 0}
     maxKVUsagePercent: 95
     spillPercent: 70
+    whenPoor: {strategy: LeastRequests, afterSeconds: 600, forSeconds: 3600}
   timeouts: {connectSeconds: 3, firstByteSeconds: 60, idleSeconds: 30, totalSeconds: 900}
   drain: {timeoutSeconds: 900, settleSeconds: 1, shutdownSeconds: 20, gate: Sidecar}
 """)
@@ -272,6 +273,13 @@ REFUSED = (
         "spec/loadBalancing",
         {"engineMetrics": {"intervalSeconds": 0}},
         "spec.loadBalancing.engineMetrics.intervalSeconds",
+    ),
+    Change("minimal", "spec/loadBalancing", {"whenPoor": {}}, "spec.loadBalancing.whenPoor.strategy"),
+    Change(
+        "minimal",
+        "spec/loadBalancing",
+        {"whenPoor": {"strategy": "LeastRequests", "afterSeconds": 0}},
+        "spec.loadBalancing.whenPoor.afterSeconds",
     ),
     Change("minimal", "spec/loadBalancing", {"spillPercent": 101}, "spec.loadBalancing.spillPercent"),
     Change("endpoints", "spec/endpoints/0/zone", "eu 1", "spec.endpoints[0].zone"),

@@ -9,7 +9,7 @@ import pytest
 from tests.app.waiting import eventually
 
 from tailrace.changes import Changes
-from tailrace.control import TICK_SECONDS, Control
+from tailrace.control import TICK_SECONDS, Control, _worst
 from tailrace.core.drain import Mark
 from tailrace.core.model import (
     Deletion,
@@ -19,9 +19,12 @@ from tailrace.core.model import (
     EndpointSeen,
     EndpointSpec,
     EndpointState,
+    Grade,
     ModelSpec,
     Outcome,
     Pick,
+    PoolQuality,
+    PoolSettings,
     Request,
     ServerSpec,
     Snapshot,
@@ -379,3 +382,33 @@ async def test_a_burst_of_changes_is_a_few_rounds(world: World) -> None:
         await asyncio.sleep(0.001)
     await asyncio.sleep(0.05)
     assert 1 <= world.rounds - before <= 15
+
+
+# How even pools are
+
+
+async def test_a_poor_pool_is_told_once_it_has_stayed_so_and_its_change_of_strategy_is_logged(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = PoolSettings(fallback="LeastRequests", fallback_after=120.0)
+    pods = (pod("a"), pod("b"))
+    world.router.apply(Snapshot((replace(SERVER, pool=pool),), pods), world.clock())
+    for _ in range(3):
+        world.router.acquire(Request("m", avoid=frozenset({"b"})), world.clock())
+    await asyncio.sleep(80)
+    assert not world.desires[-1].grades
+    await asyncio.sleep(30)
+    assert world.desires[-1].grades == ((SERVER.key, "Poor"),)
+    assert not caplog.records
+    await asyncio.sleep(60)
+    assert "pool shop/m: the strategy is LeastRequests now, was WeightedLeastConnections" in caplog.text
+    assert len(world.desires[-1].grades) == 0
+
+
+def test_of_several_pools_of_a_server_the_worst_grade_counts() -> None:
+    found = [
+        PoolQuality("ns/x", ("ns/a", "ns/b"), "RoundRobin", Grade.GOOD),
+        PoolQuality("ns/y", ("ns/b", "ns/c"), "RoundRobin", Grade.POOR),
+        PoolQuality("ns/z", ("ns/d", "ns/b"), "RoundRobin", None),
+    ]
+    assert _worst(found) == (("ns/a", "Good"), ("ns/b", "Poor"), ("ns/c", "Poor"))

@@ -153,6 +153,15 @@ async def test_endpoints_show_what_the_core_knows() -> None:
         _, answer, _ = await call.get("/endpoints")
         assert answer["inFlight"] == 1
         assert {e["uid"]: e["state"] for e in answer["endpoints"]} == {"pod-0": "ready", "pod-1": "ready"}
+        assert answer["pools"] == [
+            {
+                "pool": f"team/{MODEL}",
+                "strategy": "WeightedLeastConnections",
+                "quality": None,
+                "load": None,
+                "latency": None,
+            }
+        ]
         assert answer["endpoints"][0] == {
             "uid": "pod-0",
             "server": "team/srv",

@@ -176,6 +176,14 @@ def test_a_transition_time_moves_only_with_the_status() -> None:
     ]
 
 
+def test_a_grade_is_news_but_not_urgent_and_none_is_none() -> None:
+    stored = status.build(facts(grade="Good"), {})
+    assert stored["quality"] == "Good"
+    assert status.differs(status.build(facts(grade="Poor"), stored), stored) == (True, False)
+    assert status.differs(status.build(facts(), {}), {**status.build(facts(), {})}) == (False, False)
+    assert status.build(facts(), stored)["quality"] is None
+
+
 def test_counters_are_news_but_not_urgent() -> None:
     stored = status.build(facts(endpoints=[endpoint("a")], reports={"a": report("a")}), {})
     busier = status.build(facts(endpoints=[endpoint("a")], reports={"a": report("a", in_flight=4)}), stored)

@@ -11,7 +11,7 @@ from tests.kube.apiserver import ApiServer, Document, RefusedError, serving
 from tests.kube.documents import pod, server
 
 from tailrace.core.model import DrainOutcome, DrainReason, EndpointState, Release
-from tailrace.kube import objects
+from tailrace.kube import leader, objects
 from tailrace.kube.client import Api
 from tailrace.kube.leader import Leader
 from tailrace.kube.view import View
@@ -92,6 +92,22 @@ async def test_reports_of_endpoints_stand_until_others_are_told(cluster: ApiServ
         here.leader.desire(Desired((), None))
         await eventually(lambda: "status" in cluster.stored[status])
         assert cluster.stored[status]["status"]["inFlight"] == 7
+
+
+async def test_the_grade_of_a_server_is_told_and_taken_back(
+    cluster: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader, "REPORT_SECONDS", 0.01)
+    path = "/apis/inference.tailrace.dev/v1alpha1/namespaces/ns/inferenceservers/one/status"
+    cluster.stored[path] = server(endpoints=[{"address": "h:1"}])
+    async with world(cluster) as here:
+        here.leader._statuses._counter_seconds = 0.05
+        await eventually(lambda: cluster.stored[path].get("status", {}).get("ready"))
+        await asyncio.sleep(0.7)  # until nothing else has it look again
+        here.leader.desire(Desired((), None, grades=(("ns/one", "Poor"),)))
+        await eventually(lambda: cluster.stored[path]["status"].get("quality") == "Poor")
+        here.leader.desire(Desired((), None))
+        await eventually(lambda: cluster.stored[path]["status"].get("quality") is None)
 
 
 # What is told of a drain

@@ -57,6 +57,12 @@ def test_what_the_spec_asks_for_is_as_it_should_be() -> None:
     assert standing(("Ready", "False", "ScaledToZero", ""), *WELL, PROTECTED) == ("Ready=False", "ScaledToZero")
 
 
+def test_the_quality_is_shown_where_there_is_one() -> None:
+    known = {"metadata": {"namespace": "ns", "name": "one"}, "status": {"quality": "Poor"}}
+    assert row(known)["quality"] == "Poor"
+    assert row({"metadata": {"namespace": "ns", "name": "one"}})["quality"] == ""
+
+
 def test_a_status_of_an_older_spec_is_marked() -> None:
     condition, message = standing(READY, *WELL, PROTECTED, seen=2)
     assert condition == "Ready=True(stale)"

@@ -184,6 +184,7 @@ def test_every_setting_of_a_strategy_reaches_the_pool() -> None:
         "scoreWeights": {"gpuPercent": 10, "memoryPercent": 20, "queuePercent": 30, "latencyPercent": 40},
         "maxKVUsagePercent": 80,
         "spillPercent": 60,
+        "whenPoor": {"strategy": "LeastRequests", "afterSeconds": 60, "forSeconds": 600},
         "longPromptTokens": 1,
         "longPromptMinGPUMemoryGB": 2,
     }
@@ -202,6 +203,9 @@ def test_every_setting_of_a_strategy_reaches_the_pool() -> None:
         max_kv_usage=0.8,
         score_weights=(10, 20, 30, 40),
         spill_percent=60,
+        fallback="LeastRequests",
+        fallback_after=60,
+        fallback_for=600,
     )
 
 

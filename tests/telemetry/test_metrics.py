@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 from hypothesis import given
@@ -11,15 +12,18 @@ from prometheus_client.parser import text_string_to_metric_families
 from tailrace.core.model import (
     EndpointSeen,
     EndpointSpec,
+    Grade,
     ModelSpec,
     Outcome,
     Pick,
+    PoolQuality,
     PoolSettings,
     Reading,
     Request,
     RouterStatus,
     ServerSeen,
     ServerSpec,
+    Spread,
 )
 from tailrace.core.router import Router
 from tailrace.telemetry.metrics import Metrics
@@ -83,6 +87,22 @@ def test_what_engines_say_is_shown_and_silence_is_not_zero() -> None:
         assert value(metrics, f"tailrace_engine_{name}", server="ns/a", endpoint="pod-1") is None
     router.releasable(100.0)
     assert b"tailrace_engine" not in metrics.render()
+
+
+def test_pools_show_how_evenly_they_are_used() -> None:
+    even = PoolQuality("ns/a", ("ns/s",), "RoundRobin", Grade.FAIR, Spread(0.25, 0.5), Spread(0.05, 0.1))
+    idle = PoolQuality("ns/b", ("ns/s",), "LeastTokens")
+    metrics = Metrics(lambda: replace(EMPTY, pools=(even, idle)))
+    assert value(metrics, "tailrace_pool_grade", pool="ns/a", grade="Fair") == 1
+    assert value(metrics, "tailrace_pool_strategy", pool="ns/b", strategy="LeastTokens") == 1
+    assert value(metrics, "tailrace_pool_cv", pool="ns/a", of="load") == 0.25
+    assert value(metrics, "tailrace_pool_imbalance", pool="ns/a", of="latency") == 0.1
+    assert value(metrics, "tailrace_pool_cv", pool="ns/b", of="load") is None
+    assert b"tailrace_pool_grade" not in idle_pools().render()
+
+
+def idle_pools() -> Metrics:
+    return Metrics(lambda: replace(EMPTY, pools=(PoolQuality("ns/b", (), "RoundRobin"),)))
 
 
 def test_models_past_the_limit_are_other() -> None:

@@ -243,6 +243,16 @@ class ScoreWeights(Part):
     latency_percent: Percent = Field(default=20, description="Weight of response times against the usual ones.")
 
 
+class WhenPoor(Part):
+    """Another strategy for a pool that is used unevenly."""
+
+    strategy: Strategy = Field(description="Strategy that takes the place of the pool's own.")
+    after_seconds: Seconds = Field(default=300, description="Seconds that the pool must have been Poor.")
+    for_seconds: Seconds = Field(
+        default=1800, description="Seconds after which the pool's own strategy is tried again."
+    )
+
+
 class LoadBalancing(Part):
     """How requests are spread over the endpoints of the pool."""
 
@@ -283,6 +293,10 @@ class LoadBalancing(Part):
     )
     score_weights: ScoreWeights = Field(
         default_factory=ScoreWeights, description="Weights of DynamicScore.", json_schema_extra=defaulted()
+    )
+    when_poor: WhenPoor | None = Field(
+        default=None,
+        description="Strategy to change to by itself when the pool stays Poor. Left out: the strategy stays.",
     )
     spill_percent: Percent = Field(
         default=80,

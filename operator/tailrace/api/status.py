@@ -95,6 +95,11 @@ class Status(Part):
     ready: Word | None = Field(default=None, description="readyReplicas of replicas as people read it: 2/3.")
     in_flight: Count = Field(default=0, description="Requests in flight on all endpoints.")
     capacity: Count = Field(default=0, description="Requests that the ready endpoints take at once.")
+    quality: Word | None = Field(
+        default=None,
+        description="How evenly its endpoints are used by load and latency: Excellent, Good, Fair or Poor, the worst "
+        "of its pools, by the requests of one router. Missing while too little goes on to tell.",
+    )
     selector: str | None = Field(
         default=None, max_length=4096, description="Label selector of the pods as text, for the scale subresource."
     )

@@ -69,7 +69,7 @@ class Endpoint:
     own when the strategy of one of its pools asks for more than counts. ``weight`` and ``gpu_tflops`` are as observed.
     ``reading`` is what its engine said last, None while that is unknown; ``in_flight_then`` what was in flight when
     it was heard, or became unknown. ``distance`` is how far it is from this replica: 0 on its node, 1 in its zone, 2
-    elsewhere or nobody knows where.
+    elsewhere or nobody knows where. ``ended`` requests came to their end here, and ``took`` so many seconds in all.
     """
 
     __slots__ = (
@@ -79,6 +79,7 @@ class Endpoint:
         "blind_since",
         "capacity",
         "distance",
+        "ended",
         "gpu_memory_gb",
         "gpu_tflops",
         "idle_read_at",
@@ -94,6 +95,7 @@ class Endpoint:
         "sources",
         "state",
         "timeouts",
+        "took",
         "uid",
         "unknown",
         "was_ready",
@@ -122,6 +124,8 @@ class Endpoint:
         self.reading: Reading | None = None
         self.in_flight_then = 0
         self.distance = ELSEWHERE
+        self.ended = 0
+        self.took = 0.0
         self.resize(capacity, gpu_memory_gb)
 
     def resize(self, capacity: int, gpu_memory_gb: int, members: int = 1) -> None:

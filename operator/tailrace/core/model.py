@@ -41,6 +41,15 @@ class DrainOutcome(Enum):
     ENDED = "ended"
 
 
+class Grade(Enum):
+    """How evenly the endpoints of a pool are used."""
+
+    EXCELLENT = "Excellent"
+    GOOD = "Good"
+    FAIR = "Fair"
+    POOR = "Poor"
+
+
 class Outcome(Enum):
     """How one attempt ended, as the door that carried it saw it."""
 
@@ -93,7 +102,8 @@ class PoolSettings:
     ``read_engines``: WhenNeeded, Always or Never, every ``engine_interval`` seconds. ``max_kv_usage`` is the share of
     the KV cache in use above which an endpoint is avoided. ``score_weights`` are those of DynamicScore in percent: GPU,
     GPU memory, queue, latency. ``spill_percent`` is the share of a preferred endpoint's capacity that may be in use
-    before others are used.
+    before others are used. ``fallback`` is the strategy of a pool that has been Poor for ``fallback_after`` seconds,
+    for the next ``fallback_for`` of them; empty: the strategy stays.
     """
 
     strategy: str = "WeightedLeastConnections"
@@ -110,6 +120,9 @@ class PoolSettings:
     max_kv_usage: float = 0.9
     score_weights: tuple[int, int, int, int] = (30, 30, 20, 20)
     spill_percent: int = 80
+    fallback: str = ""
+    fallback_after: float = 300.0
+    fallback_for: float = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,6 +476,28 @@ class DrainStatus:
     waiting_for: tuple[str, ...] = ()
 
 
+class Spread(NamedTuple):
+    """How much values differ: their coefficient of variation, and (max - min) / max."""
+
+    cv: float
+    imbalance: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolQuality:
+    """How evenly a pool is used, by the requests of this replica. None: too little goes on to tell.
+
+    ``servers`` are the keys of those whose endpoints it has; ``strategy`` is the one at work.
+    """
+
+    pool: str
+    servers: tuple[str, ...]
+    strategy: str
+    grade: Grade | None = None
+    load: Spread | None = None
+    latency: Spread | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class RouterStatus:
     """Everything the core knows, for status, metrics and people. ``outcomes`` counts attempts by how they ended."""
@@ -472,3 +507,4 @@ class RouterStatus:
     in_flight: int
     drains: int
     outcomes: Mapping[str, int]
+    pools: tuple[PoolQuality, ...] = ()

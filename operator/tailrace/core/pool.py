@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from heapq import nsmallest
 from math import ceil
@@ -95,6 +95,11 @@ class Pool:
         """Whether the engines of its endpoints are to be read."""
         wanted = self.settings.read_engines
         return wanted == "Always" or (wanted == "WhenNeeded" and self.policy.figures is not None)
+
+    @property
+    def ready(self) -> Collection[Endpoint]:
+        """The endpoints that are ready, as they became so."""
+        return self._any.ready.values()
 
     def moved(self, endpoint: Endpoint) -> None:
         """Take note that the endpoint's state has changed."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from random import Random
 
 from tailrace.core.endpoint import ELSEWHERE, SAME_NODE, SAME_ZONE, Endpoint, Event
@@ -17,6 +17,7 @@ from tailrace.core.model import (
     ModelSpec,
     Observation,
     Place,
+    PoolSettings,
     Refusal,
     RefusalCode,
     ServerGone,
@@ -58,6 +59,8 @@ class Registry:
         self.listens = False
         self._rng = rng
         self._pools: dict[str, Pool] = {}
+        self._asked: dict[str, PoolSettings] = {}
+        self._fallbacks: dict[str, str] = {}
         self._names: dict[str, dict[str, Target]] = {}
         self._gone: OrderedDict[str, tuple[EndpointSpec, Endpoint]] = OrderedDict()
         self._added = 0
@@ -254,6 +257,7 @@ class Registry:
             for pool in list(endpoint.pools):
                 pool.remove(endpoint)
         old, self._pools = self._pools, {}
+        self._asked = {}
         self._names = {}
         for server in sorted(self.servers.values(), key=lambda s: (s.created_at, s.key)):
             for model in server.models:
@@ -273,13 +277,39 @@ class Registry:
         key = _pool_key(server, model)
         pool = self._pools.get(key)
         if pool is None:
-            before = old.get(key)
-            policy = before.policy if before is not None and before.settings == server.pool else None
-            pool = self._pools[key] = Pool(server.pool, self._rng, policy)
+            before, settings = old.get(key), self._settings(key, server.pool)
+            policy = before.policy if before is not None and before.settings == settings else None
+            pool = self._pools[key] = Pool(settings, self._rng, policy)
+            self._asked[key] = server.pool
         for name in (model.name, *model.aliases):
             self._names.setdefault(name, {}).setdefault(server.namespace, Target(pool, key, None))
         for adapter in model.adapters:
             self._names.setdefault(adapter, {}).setdefault(server.namespace, Target(pool, key, adapter))
+
+    def _settings(self, key: str, asked: PoolSettings) -> PoolSettings:
+        """Return the settings of a pool: as asked for, but with its fallback at work if it has fallen back."""
+        fallback = self._fallbacks.get(key)
+        return asked if fallback is None else replace(asked, strategy=fallback)
+
+    def pools(self) -> Iterator[tuple[str, PoolSettings, Pool]]:
+        """Yield the pools: key, settings as asked for, pool."""
+        return ((key, self._asked[key], pool) for key, pool in self._pools.items())
+
+    def servers_of(self) -> dict[str, tuple[str, ...]]:
+        """Return the keys of the servers whose endpoints are in each pool."""
+        found: dict[str, list[str]] = {key: [] for key in self._pools}
+        for server in self.servers.values():
+            for model in server.models:
+                found[_pool_key(server, model)].append(server.key)
+        return {key: tuple(servers) for key, servers in found.items()}
+
+    def fall_back(self, fallbacks: dict[str, str]) -> bool:
+        """Have the pools of these keys use another strategy than asked for; return whether that changes anything."""
+        if fallbacks == self._fallbacks:
+            return False
+        self._fallbacks = fallbacks
+        self._rebuild()
+        return True
 
 
 def _pool_key(server: ServerSpec, model: ModelSpec) -> str:

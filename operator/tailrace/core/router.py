@@ -26,6 +26,7 @@ from tailrace.core.model import (
     Outcome,
     Pick,
     Place,
+    PoolQuality,
     Reading,
     Refusal,
     RefusalCode,
@@ -36,6 +37,7 @@ from tailrace.core.model import (
     Usage,
     Word,
 )
+from tailrace.core.quality import Monitor
 from tailrace.core.readings import Readings
 from tailrace.core.registry import Registry, Target
 
@@ -80,6 +82,7 @@ class Router:
         self._ledger = Ledger()
         self._leases = Leases()
         self._readings = Readings()
+        self._monitor = Monitor()
         self._drains = Drains(member, fixed=alone)
         self._left: frozenset[str] = frozenset()
         self._ended: OrderedDict[str, Endpoint] = OrderedDict()
@@ -245,8 +248,11 @@ class Router:
         if attempt is None:
             return False
         if outcome is Outcome.COMPLETED:
-            for pool in attempt.endpoint.pools:
-                pool.learn(now - attempt.started_at)
+            endpoint, took = attempt.endpoint, now - attempt.started_at
+            endpoint.ended += 1
+            endpoint.took += took
+            for pool in endpoint.pools:
+                pool.learn(took)
         self._end(attempt, outcome, now, usage)
         return True
 
@@ -359,6 +365,18 @@ class Router:
         """Take in what the engine of one of ``questions`` said of itself."""
         if self._drains.engine_read(uid, idle=idle, now=now):
             self._changed()
+
+    def judge(self, now: float) -> None:
+        """Have a look at how evenly the pools are used; to be called every few seconds. May change a strategy."""
+        if self._registry.fall_back(self._monitor.sample(self._registry.pools(), now)):
+            self._changed()
+
+    def quality(self) -> tuple[PoolQuality, ...]:
+        """Return how evenly each pool is used."""
+        servers = self._registry.servers_of()
+        return tuple(
+            self._monitor.quality(key, servers[key], pool.settings.strategy) for key, _, pool in self._registry.pools()
+        )
 
     def engines(self) -> dict[str, EngineAddress]:
         """Return uid -> engine of the endpoints whose engines should be read, for ``engine_told``."""
@@ -474,6 +492,7 @@ class Router:
             in_flight=len(self._ledger),
             drains=len(self._drains),
             outcomes={outcome.value: self.outcomes[outcome] for outcome in Outcome},
+            pools=self.quality(),
         )
 
     def _endpoint_status(self, spec: EndpointSpec) -> EndpointStatus:

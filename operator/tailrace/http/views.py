@@ -7,6 +7,7 @@ from tailrace.core.model import (
     DrainStatus,
     EndpointStatus,
     Explanation,
+    PoolQuality,
     Reading,
     Request,
     RouterStatus,
@@ -48,12 +49,24 @@ def endpoint_view(status: EndpointStatus) -> dict[str, object]:
     }
 
 
+def pool_view(pool: PoolQuality) -> dict[str, object]:
+    """Return how evenly one pool is used; null while too little goes on to tell."""
+    return {
+        "pool": pool.pool,
+        "strategy": pool.strategy,
+        "quality": None if pool.grade is None else pool.grade.value,
+        "load": None if pool.load is None else pool.load._asdict(),
+        "latency": None if pool.latency is None else pool.latency._asdict(),
+    }
+
+
 def router_view(status: RouterStatus) -> dict[str, object]:
     """Return every endpoint and the figures of this replica."""
     return {
         "inFlight": status.in_flight,
         "drains": status.drains,
         "outcomes": dict(status.outcomes),
+        "pools": [pool_view(pool) for pool in status.pools],
         "endpoints": [endpoint_view(endpoint) for endpoint in status.endpoints],
     }
 

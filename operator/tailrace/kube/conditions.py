@@ -26,7 +26,8 @@ OWN_CONDITIONS: Final = frozenset({"AmbiguousSelector"})
 class Facts:
     """All that a status is made of. ``memory`` says why the GPU memory of an endpoint (by uid) is not known.
 
-    ``listening_since`` is when this replica began to hear gates: before it, silence says nothing.
+    ``listening_since`` is when this replica began to hear gates: before it, silence says nothing. ``grade`` is the
+    worst of its pools, None while there is none.
     """
 
     server: Server
@@ -41,6 +42,7 @@ class Facts:
     memory: Mapping[str, str] = field(default_factory=dict)
     drains: Sequence[Document] = ()
     listening_since: float = 0.0
+    grade: str | None = None
 
     def state(self, spec: EndpointSpec) -> EndpointState:
         """Return the state of an endpoint: as the data plane reports it, else as it looks from here."""

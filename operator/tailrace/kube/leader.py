@@ -98,6 +98,7 @@ class Leader:
             self._release_queue.offer(uid)
         if desired.endpoints is not None:
             self._hear(desired.endpoints)
+        self._hear_grades(dict(desired.grades))
 
     def _hear(self, reports: tuple[EndpointReport, ...]) -> None:
         before, self._reports = self._reports, {report.uid: report for report in reports}
@@ -106,6 +107,11 @@ class Leader:
         for key in {self._reports[uid].server for uid in moved}:
             self._server_queue.add(key)
         for key in {report.server for uid, report in self._reports.items() if report != before.get(uid)}:
+            self._status_queue.add_after(key, REPORT_SECONDS)
+
+    def _hear_grades(self, grades: dict[str, str]) -> None:
+        before, self._statuses.grades = self._statuses.grades, grades
+        for key in {key for key, _ in grades.items() ^ before.items()}:
             self._status_queue.add_after(key, REPORT_SECONDS)
 
     def touch(self, key: str) -> None:

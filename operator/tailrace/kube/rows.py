@@ -24,6 +24,7 @@ def row(server: Document) -> dict[str, Any]:
         "ready": status.get("ready", "?"),
         "in-flight": status.get("inFlight", 0),
         "draining": status.get("drainingReplicas", 0),
+        "quality": status.get("quality", ""),
         "condition": f"{condition}(stale)" if stale else condition,
         "message": f"{stale}; {message}" if stale else message,
     }

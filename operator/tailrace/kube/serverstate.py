@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from tailrace.api.inferenceserver import FixedEndpoint, InferenceServer
-from tailrace.api.spec import SessionMode
+from tailrace.api.spec import SessionMode, WhenPoor
 from tailrace.core.model import DrainSpec, EndpointSpec, ModelSpec, PoolSettings, ServerSpec, Timeouts
+
+
+class _Fallback(TypedDict, total=False):
+    fallback: str
+    fallback_after: float
+    fallback_for: float
 
 
 def server_key(server: InferenceServer) -> str:
@@ -49,8 +57,15 @@ def pool_settings(server: InferenceServer) -> PoolSettings:
         engine_interval=balancing.engine_metrics.interval_seconds,
         max_kv_usage=balancing.max_kv_usage_percent / 100,
         spill_percent=balancing.spill_percent,
+        **_fallback(balancing.when_poor),
         score_weights=(weights.gpu_percent, weights.memory_percent, weights.queue_percent, weights.latency_percent),
     )
+
+
+def _fallback(poor: WhenPoor | None) -> _Fallback:
+    if poor is None:
+        return {}
+    return {"fallback": poor.strategy.value, "fallback_after": poor.after_seconds, "fallback_for": poor.for_seconds}
 
 
 def fixed_endpoints(server: InferenceServer) -> tuple[EndpointSpec, ...]:

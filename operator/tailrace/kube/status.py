@@ -13,6 +13,8 @@ from tailrace.kube.conditions import MAX_MESSAGE, Facts, Verdict, verdicts
 
 _ORDER: Final = (EndpointState.DRAINING, EndpointState.STARTING, EndpointState.READY, EndpointState.DRAINED)
 _REASON_LENGTH: Final = 512
+_COUNTERS: Final = frozenset({"inFlight", "quality"})
+"""What is written now and then: nothing waits for it."""
 
 
 def build(facts: Facts, before: Document) -> Document:
@@ -29,6 +31,7 @@ def build(facts: Facts, before: Document) -> Document:
         "ready": f"{able}/{max(here, wanted(facts))}",
         "inFlight": sum(facts.reports[spec.uid].in_flight for spec in facts.endpoints if spec.uid in facts.reports),
         "capacity": sum(spec.capacity for spec in facts.endpoints if facts.state(spec) is EndpointState.READY),
+        "quality": facts.grade,
         "selector": f"{names.LABEL_SERVER}={meta.name}",
         "endpoints": endpoints(facts),
         "drains": list(facts.drains),
@@ -89,4 +92,4 @@ def differs(status: Document, stored: Document) -> tuple[bool, bool]:
 
 def _steady(status: Document) -> Document:
     listed = [{k: v for k, v in endpoint.items() if k != "inFlight"} for endpoint in status.get("endpoints") or ()]
-    return {field: value for field, value in status.items() if field != "inFlight"} | {"endpoints": listed}
+    return {field: value for field, value in status.items() if field not in _COUNTERS} | {"endpoints": listed}

@@ -51,6 +51,7 @@ class Statuses:
         self._listening_since = time.time()
         self._written_at: dict[str, float] = {}
         self.reports: Mapping[str, EndpointReport] = {}
+        self.grades: Mapping[str, str] = {}
 
     async def work(self, key: str) -> float | None:
         """Write the status of this server if it is due; return when to look again."""
@@ -88,6 +89,7 @@ class Statuses:
             memory={spec.uid: why for spec in endpoints if (why := self._unknown_memory(spec))},
             drains=self._drains.of(key, (server.document.get("status") or {}).get("drains") or ()),
             listening_since=self._listening_since,
+            grade=self.grades.get(key),
         )
 
     def _unknown_memory(self, spec: EndpointSpec) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from tailrace.core.model import EndpointState, EndpointStatus, Outcome, Reading, RouterStatus
+from tailrace.core.model import EndpointState, EndpointStatus, Outcome, PoolQuality, Reading, RouterStatus
 from tailrace.telemetry.tally import OTHER
 
 MAX_ENDPOINTS = 1000
@@ -37,6 +37,7 @@ class ReplicaCollector:
         status = self._status()
         yield from _endpoints(status.endpoints)
         yield from _engines(status.endpoints[:MAX_ENDPOINTS])
+        yield from _pools(status.pools[:MAX_ENDPOINTS])
         yield _ready(status)
         yield GaugeMetricFamily("tailrace_drain_active", "Endpoints that are draining.", value=status.drains)
         yield from _ends(status)
@@ -89,6 +90,28 @@ def _engines(endpoints: tuple[EndpointStatus, ...]) -> Iterator[Metric]:
                 family.add_metric((endpoint.server, endpoint.name), value)
         if family.samples:
             yield family
+
+
+def _pools(pools: tuple[PoolQuality, ...]) -> Iterator[Metric]:
+    """Yield how evenly pools are used; one where too little goes on to tell has no sample."""
+    grade = GaugeMetricFamily("tailrace_pool_grade", "1 for the grade that a pool has.", labels=("pool", "grade"))
+    strategy = GaugeMetricFamily(
+        "tailrace_pool_strategy", "1 for the strategy at work in a pool.", labels=("pool", "strategy")
+    )
+    labels = ("pool", "of")
+    cv = GaugeMetricFamily("tailrace_pool_cv", "Coefficient of variation between a pool's endpoints.", labels=labels)
+    imbalance = GaugeMetricFamily(
+        "tailrace_pool_imbalance", "(max - min) / max between a pool's endpoints.", labels=labels
+    )
+    for pool in pools:
+        strategy.add_metric((pool.pool, pool.strategy), 1)
+        if pool.grade is not None:
+            grade.add_metric((pool.pool, pool.grade.value), 1)
+        for of, spread in (("load", pool.load), ("latency", pool.latency)):
+            if spread is not None:
+                cv.add_metric((pool.pool, of), spread.cv)
+                imbalance.add_metric((pool.pool, of), spread.imbalance)
+    yield from (family for family in (grade, strategy, cv, imbalance) if family.samples)
 
 
 def _ready(status: RouterStatus) -> Metric:
