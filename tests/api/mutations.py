@@ -75,7 +75,7 @@ spec:
   models: [{name: llama}]
   engine: openai
   endpoints:
-  - {address: "10.0.0.7:8000", gpuMemoryGB: 80, capacity: 16, gpuTFLOPS: 312, weight: 2, zone: eu-1a}
+  - {address: "10.0.0.7:8000", gpuMemoryGB: 80, capacity: 16, gpuTFLOPS: 312, weight: 2, zone: eu-1a, backup: true}
   - {address: "[2001:db8::7]:443"}
   - {address: "gpu-3.example.com:8000"}
 """)
@@ -282,6 +282,8 @@ REFUSED = (
         "spec.loadBalancing.whenPoor.afterSeconds",
     ),
     Change("minimal", "spec/loadBalancing", {"spillPercent": 101}, "spec.loadBalancing.spillPercent"),
+    Change("endpoints", "spec/endpoints/0/backup", "yes", "spec.endpoints[0].backup"),
+    Change("minimal", "spec/backup", 1, "spec.backup"),
     Change("endpoints", "spec/endpoints/0/zone", "eu 1", "spec.endpoints[0].zone"),
     Change("minimal", "spec/loadBalancing", {"maxKVUsagePercent": 101}, "spec.loadBalancing.maxKVUsagePercent"),
     Change(

@@ -18,7 +18,9 @@ from tailrace.core.model import (
     ModelSpec,
     Outcome,
     Pick,
+    Place,
     PoolSettings,
+    Reading,
     Refusal,
     RefusalCode,
     Request,
@@ -29,8 +31,9 @@ from tailrace.core.model import (
 from tailrace.core.router import Router
 from tailrace.core.strategies import STRATEGIES
 
-STEPS = st.lists(st.tuples(st.sampled_from("pppppbfurw"), st.integers(0, 10**6)), max_size=40)
-"""p: pick; b: a first byte; f: an end; u: a pod becomes unready; r: one becomes ready; w: time passes."""
+STEPS = st.lists(st.tuples(st.sampled_from("pppppbfurwt"), st.integers(0, 10**6)), max_size=40)
+"""p: pick; b: a first byte; f: an end; u: a pod becomes unready; r: one becomes ready; w: time passes; t: an engine
+tells of itself."""
 
 
 def nobody_waits() -> None:
@@ -43,6 +46,7 @@ class History:
     def __init__(self, strategy: str, shapes: list[tuple[int, int]], *, hard: bool = False) -> None:
         self.router = Router(ME, booted_at=BOOT, rng=Random(3))
         self.router.on_change = nobody_waits
+        self.router.set_place(Place(zone="z1"))
         pool = PoolSettings(strategy, hard_sessions=hard, weight_by="Hardware")
         adapters = ModelSpec(MODEL, adapters=("lora",))
         self.router.apply(ServerSeen(replace(server("s", adapters), pool=pool)), BOOT)
@@ -57,7 +61,14 @@ class History:
         capacity, memory = self.shapes[number]
         self.version += 1
         spec = pod(f"e{number}", capacity=capacity, memory=memory, ready=ready, version=self.version)
-        self.router.apply(EndpointSeen(spec), self.now)
+        spare = len(self.shapes) < 9 and number % 4 == 3
+        self.router.apply(EndpointSeen(replace(spec, backup=spare, zone=f"z{number % 2}")), self.now)
+
+    def tell(self, number: int) -> None:
+        rng = Random(number)
+        adapters = frozenset({"lora"} if rng.random() < 0.3 else ())
+        reading = Reading(rng.randrange(5), rng.randrange(3), kv_usage=rng.random(), adapters=adapters)
+        self.router.engine_told(f"e{number % len(self.shapes)}", reading, self.now)
 
     def request(self, number: int) -> Request:
         rng = Random(number % 7)
@@ -77,6 +88,8 @@ class History:
             self._go_on(what, number)
         elif what in "ur":
             self.see(number % len(self.shapes), ready=what == "r")
+        elif what == "t":
+            self.tell(number)
         elif what == "w":
             self.now += number % 50 / 10
         return None
@@ -131,6 +144,8 @@ def test_explaining_changes_nothing(
         assert pickle.dumps(told.router) == stored
         mine, theirs = told.play(what, number), plain.play(what, number)
         assert mine == theirs
+    for history in (told, plain):
+        history.router.releasable(history.now)  # books what the clock has ended, as explaining did
     assert told.router.status() == plain.router.status()
 
 
@@ -163,6 +178,33 @@ def test_each_filter_says_why() -> None:
     assert against(explanation, "full") == ("no free slot: 1 of 1 are taken",)
     assert against(explanation, "bare") == ("the adapter 'lora' is not loaded",)
     assert against(explanation, "tried") == ("an earlier attempt was there",)
+
+
+def test_a_backup_is_said_to_be_one_only_while_others_are_available() -> None:
+    of = router(pod("a", capacity=1), replace(pod("spare", capacity=1), backup=True))
+    assert against(of.explain(Request(MODEL), BOOT), "spare") == ("it is a backup, and others are available",)
+    of.acquire(Request(MODEL), BOOT)
+    assert picked(of.explain(Request(MODEL), BOOT)) == "spare"
+    of.acquire(Request(MODEL), BOOT)
+    assert against(of.explain(Request(MODEL), BOOT), "spare") == ("no free slot: 1 of 1 are taken",)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "parts"),
+    [
+        ("SlotBased", {"score": -5, "sentSince": 0, "slots": 8, "running": 2, "waiting": 1, "tokensOutstanding": 0}),
+        ("DynamicScore", {"gpu": 0.375, "memory": 0.5, "queue": 1, "slowness": 1, "unknown": 0}),
+        ("Locality", {"score": 2, "distance": 2, "loadRatio": 0}),
+        ("LeastEstimatedTTFT", {"kvSeconds": 0}),
+    ],
+)
+def test_what_engines_and_places_say_is_part_of_a_score(strategy: str, parts: dict[str, float]) -> None:
+    of = router(pod("a"), servers=(server(strategy=strategy),))
+    of.engine_told("a", Reading(2, 1, slots=8, kv_usage=0.5), BOOT)
+    found = of.explain(Request(MODEL), BOOT).candidates[0].parts
+    if strategy == "DynamicScore":
+        assert found["score"] == pytest.approx(30 * 0.375 + 30 * 0.5 + 2 * 1 + 20, abs=0.01)
+    assert {name: found.get(name, 0) for name in parts} == parts
 
 
 def test_endpoints_of_other_models_are_counted() -> None:

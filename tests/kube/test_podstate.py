@@ -156,3 +156,8 @@ def test_a_pod_is_in_the_zone_of_its_node() -> None:
     node = Node({"topology.kubernetes.io/zone": "eu-1a"})
     assert observe(pod(), owner=OWNER, node=node).zone == "eu-1a"
     assert observe(pod(), owner=OWNER, node=Node()).zone == observe(pod(), owner=OWNER).zone == ""
+
+
+def test_a_pod_is_a_backup_when_its_server_says_so() -> None:
+    assert observe(pod(), owner=Owner("ns/one", backup=True)).backup
+    assert not observe(pod(), owner=OWNER).backup

@@ -24,6 +24,7 @@ from tailrace.kube import costs, finalizers, history, membership, pools, reviews
 from tailrace.kube.cordons import change, mark_gate
 from tailrace.kube.departure import departure
 from tailrace.kube.mailbox import Mailbox
+from tailrace.kube.podstate import owner_of
 from tailrace.kube.serverstate import fixed_endpoints, pool_settings, server_spec
 from tailrace.link import Cordon, GateMark, Review
 
@@ -170,6 +171,14 @@ def test_weight_and_speed_of_a_fixed_endpoint_go_before_those_of_the_server() ->
         weight=3, gpuTFLOPS=65, endpoints=[{"address": "h:1", "weight": 5, "gpuTFLOPS": 312}, {"address": "h:2"}]
     )
     assert [(each.weight, each.gpu_tflops) for each in fixed_endpoints(known)] == [(5, 312), (3, 65)]
+
+
+def test_a_backup_is_one_by_its_server_or_by_its_own_word() -> None:
+    listed = [{"address": "h:1"}, {"address": "h:2", "backup": True}, {"address": "h:3", "backup": False}]
+    assert [each.backup for each in fixed_endpoints(model(endpoints=listed))] == [False, True, False]
+    assert [each.backup for each in fixed_endpoints(model(endpoints=listed, backup=True))] == [True, True, False]
+    assert owner_of(model(backup=True)).backup
+    assert not owner_of(model()).backup
 
 
 def test_every_setting_of_a_strategy_reaches_the_pool() -> None:

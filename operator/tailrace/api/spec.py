@@ -196,6 +196,9 @@ class FixedEndpoint(Part):
         default=None, description="Dense FP16 TFLOPS of its GPUs, for weightBy Hardware. Left out: spec.gpuTFLOPS."
     )
     zone: LabelValue = Field(default="", description="Zone that it is in, for the strategy Locality.")
+    backup: bool | None = Field(
+        default=None, description="Whether it is used only while no other is available. Left out: spec.backup."
+    )
 
 
 class Session(Part):
@@ -422,6 +425,10 @@ class Spec(Part):
         "the node's label nvidia.com/gpu.product.",
     )
     weight: Weight = Field(default=1, description="Share of requests of one pod under weightBy Explicit.")
+    backup: bool = Field(
+        default=False,
+        description="Whether the pods, or endpoints, are used only while no other of the same model is available.",
+    )
     load_balancing: LoadBalancing = Field(
         default_factory=LoadBalancing,
         description="How requests are spread. Of several servers of one model the oldest one's settings count.",

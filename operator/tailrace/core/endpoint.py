@@ -70,12 +70,14 @@ class Endpoint:
     ``reading`` is what its engine said last, None while that is unknown; ``in_flight_then`` what was in flight when
     it was heard, or became unknown. ``distance`` is how far it is from this replica: 0 on its node, 1 in its zone, 2
     elsewhere or nobody knows where. ``ended`` requests came to their end here, and ``took`` so many seconds in all.
+    ``backup``: it is picked only while no other is available.
     """
 
     __slots__ = (
         "adapters",
         "added",
         "address",
+        "backup",
         "blind_since",
         "capacity",
         "distance",
@@ -124,6 +126,7 @@ class Endpoint:
         self.reading: Reading | None = None
         self.in_flight_then = 0
         self.distance = ELSEWHERE
+        self.backup = False
         self.ended = 0
         self.took = 0.0
         self.resize(capacity, gpu_memory_gb)

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 from tailrace.core.endpoint import Endpoint
+from tailrace.core.enginescores import STEPS_PER_POINT, kv_seconds
+from tailrace.core.figures import is_unknown, load, sent_since
 from tailrace.core.history import History
 from tailrace.core.meter import UNMETERED
-from tailrace.core.model import Candidate, EndpointSpec, EndpointState, Explanation, Refusal, Request, Standing
+from tailrace.core.model import Candidate, EndpointSpec, EndpointState, Explanation, Reading, Refusal, Request, Standing
+from tailrace.core.nearness import step_of
 from tailrace.core.pool import Foreseen, Pool
 from tailrace.core.prefill import STEPS_PER_SECOND, Prefills
 from tailrace.core.registry import Target
@@ -51,7 +54,8 @@ def explain(
     candidates += [candidate(endpoint, Standing.COMPARED) for endpoint in foreseen.compared[1:]]
     candidates += [candidate(endpoint, Standing.ABLE) for endpoint in foreseen.others]
     candidates += [
-        candidate(each, Standing.FILTERED, tuple(_against(target, each, request, specs[each.uid]))) for each in out
+        candidate(each, Standing.FILTERED, tuple(_against(target, each, request, specs[each.uid], foreseen)))
+        for each in out
     ]
     return Explanation(
         refusal=refusal,
@@ -62,7 +66,9 @@ def explain(
     )
 
 
-def _against(target: Target, endpoint: Endpoint, request: Request, spec: EndpointSpec) -> Iterator[str]:
+def _against(
+    target: Target, endpoint: Endpoint, request: Request, spec: EndpointSpec, foreseen: Foreseen
+) -> Iterator[str]:
     """Yield every filter that keeps the endpoint from the request."""
     settings = target.pool.settings
     if endpoint.state is not EndpointState.READY:
@@ -74,6 +80,8 @@ def _against(target: Target, endpoint: Endpoint, request: Request, spec: Endpoin
         yield f"{has} GB of GPU memory; more than {settings.long_prompt_tokens} tokens need {needs}"
     if target.adapter is not None and target.adapter not in endpoint.adapters:
         yield f"the adapter {target.adapter!r} is not loaded"
+    if endpoint.backup and not all(each.backup for each in (*foreseen.compared, *foreseen.others)):
+        yield "it is a backup, and others are available"
     if endpoint.uid in request.avoid:
         yield "an earlier attempt was there"
 
@@ -124,13 +132,44 @@ def _first_token(pool: Pool, endpoint: Endpoint, request: Request, now: float) -
         "uncachedTokens": float(notes.uncached(endpoint, request)),
         "prefillTokensPerSecond": notes.speed(endpoint, now),
         "loadRatio": endpoint.in_flight / endpoint.capacity,
+        "kvSeconds": kv_seconds(endpoint, pool.settings.max_kv_usage),
     }
+
+
+def _free_slots(pool: Pool, endpoint: Endpoint, request: Request, now: float) -> Parts:
+    parts = {"score": float(_key(pool, endpoint, request, now)), "sentSince": float(sent_since(endpoint))}
+    reading = endpoint.reading or Reading()
+    told = {"slots": reading.slots, "running": reading.running, "waiting": reading.waiting}
+    return parts | {name: float(value) for name, value in told.items() if value is not None}
+
+
+def _points(pool: Pool, endpoint: Endpoint, request: Request, now: float) -> Parts:
+    seen = load(endpoint)
+    return {
+        "score": _key(pool, endpoint, request, now) / STEPS_PER_POINT,
+        "gpu": seen.gpu,
+        "memory": seen.memory,
+        "queue": seen.queue,
+        "slowness": endpoint.meter.slowness_at(now),
+        "unknown": float(is_unknown(endpoint)),
+    }
+
+
+def _nearness(pool: Pool, endpoint: Endpoint, _: Request, __: float) -> Parts:
+    ratio = endpoint.in_flight / endpoint.capacity
+    step = step_of(endpoint, pool.settings.spill_percent)
+    return {"score": step + ratio, "distance": float(endpoint.distance), "loadRatio": ratio}
 
 
 def _seconds(pool: Pool, endpoint: Endpoint, request: Request, now: float) -> float:
     """Return what the strategy itself makes of the endpoint, as the seconds that it compares."""
+    return _key(pool, endpoint, request, now) / STEPS_PER_SECOND
+
+
+def _key(pool: Pool, endpoint: Endpoint, request: Request, now: float) -> int:
+    """Return what the strategy compares, without what breaks ties."""
     score = pool.policy.score
-    return Ties.key(score(request, now)(endpoint)) / STEPS_PER_SECOND if score is not None else 0.0
+    return Ties.key(score(request, now)(endpoint)) if score is not None else 0
 
 
 DESCRIBED: dict[str, Describe] = {
@@ -141,5 +180,8 @@ DESCRIBED: dict[str, Describe] = {
     "WeightedResponseTime": _response_time,
     "ShortestExpectedCompletion": _finish,
     "LeastEstimatedTTFT": _first_token,
+    "SlotBased": _free_slots,
+    "DynamicScore": _points,
+    "Locality": _nearness,
 }
 """What each strategy compares; where nothing is said here it is the load ratio."""

@@ -159,6 +159,7 @@ class EndpointSpec:
     ``cordon`` is the generation of a manual drain, None without one; ``gate_mark`` the incarnation whose gate called
     without a deletion, as marked on the pod; ``reason`` says why it is not ready. ``weight`` and ``gpu_tflops`` (dense
     FP16 of all its GPUs) are for strategies that weigh. ``zone`` is that of its node, empty when it is not known.
+    ``backup``: to be used only while no other is available.
     """
 
     uid: str
@@ -181,6 +182,7 @@ class EndpointSpec:
     weight: int = 1
     gpu_tflops: int | None = None
     zone: str = ""
+    backup: bool = False
 
     @property
     def fit(self) -> bool:

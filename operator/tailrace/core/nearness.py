@@ -23,11 +23,16 @@ def distance_of(endpoint: Endpoint) -> int:
     return endpoint.distance
 
 
+def step_of(endpoint: Endpoint, spill_percent: int) -> int:
+    """Return the endpoint's distance while it has room, and ``TOO_FULL`` when it has none."""
+    return endpoint.distance if has_room(endpoint, spill_percent) else TOO_FULL
+
+
 def score_nearness(spill_percent: int, _: Request, __: float) -> Score:
     """Compare distances among endpoints with room, and load ratios beyond that and among equals."""
 
     def nearness(endpoint: Endpoint) -> int:
-        step = endpoint.distance if has_room(endpoint, spill_percent) else TOO_FULL
+        step = step_of(endpoint, spill_percent)
         ratio = (endpoint.in_flight << RATIO_BITS) // endpoint.capacity
         return (((step << _RATIO) + ratio) << RANK_BITS) | endpoint.rank
 

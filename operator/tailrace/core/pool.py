@@ -9,8 +9,10 @@ from math import ceil
 from random import Random
 
 from tailrace.core.endpoint import Endpoint
+from tailrace.core.loaded import Loaded
 from tailrace.core.meter import UNMETERED, Meter, Notes
 from tailrace.core.model import EndpointState, PoolSettings, Request
+from tailrace.core.nearness import has_room
 from tailrace.core.policy import Policy
 from tailrace.core.sources.base import ANY
 from tailrace.core.strategies import strategy_named
@@ -30,6 +32,24 @@ class Candidates:
         self.first = self.sources[0]
 
 
+class Group:
+    """Endpoints that are picked from together: ``any`` of them, and those with memory for ``long`` prompts."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.any = Candidates(policy)
+        self.long = Candidates(policy)
+        self.sources = self.any.sources + self.long.sources
+        self.counting = [source for source in self.sources if source.counts_picks]
+
+    def of(self, *, long: bool) -> tuple[Candidates, ...]:
+        """Return the candidates among which an endpoint is, that has memory for long prompts or has not."""
+        return (self.any, self.long) if long else (self.any,)
+
+    def to_pick_from(self, *, long: bool) -> Candidates:
+        """Return the candidates for a long prompt, or for any other."""
+        return self.long if long else self.any
+
+
 @dataclass(frozen=True, slots=True)
 class Foreseen:
     """What a pick would make of a request: whom it would compare, best first, and who else is able to take it."""
@@ -42,8 +62,9 @@ class Pool:
     """Endpoints of one model under one strategy.
 
     Two sets of candidates are kept, one of all endpoints and one of those with memory for long prompts, so that
-    neither kind of request walks over endpoints it cannot use. ``scans`` counts picks that looked at every endpoint.
-    ``policy`` is the strategy at work, with what it remembers; a pool that takes another one's place is given it.
+    neither kind of request walks over endpoints it cannot use. Backups are a group of their own, made when there is
+    one. ``scans`` counts picks that looked at every endpoint. ``policy`` is the strategy at work, with what it
+    remembers; a pool that takes another one's place is given it. ``has_adapters``: its model has LoRA adapters.
     """
 
     def __init__(self, settings: PoolSettings, rng: Random, policy: Policy | None = None) -> None:
@@ -52,13 +73,15 @@ class Pool:
         self.notes = Notes() if self.policy.notes is None else self.policy.notes
         self.endpoints: dict[str, Endpoint] = {}
         self.scans = 0
+        self.has_adapters = False
         self._rng = rng
         self._long_above = settings.long_prompt_tokens
         self._service_seconds = 1.0
-        self._any = Candidates(self.policy)
-        self._long = Candidates(self.policy)
-        self._sources = self._any.sources + self._long.sources
-        self._counting = [source for source in self._sources if source.counts_picks]
+        self._usual = Group(self.policy)
+        self._backup: Group | None = None
+        self._any, self._long = self._usual.any, self._usual.long
+        self._counting = self._usual.counting
+        self._loaded = Loaded()
         self._score = self.policy.score
         self._same_for_all = self._score is None and not self.policy.sees_request
 
@@ -66,9 +89,12 @@ class Pool:
         """Take an endpoint in."""
         if self.policy.notes is not None and endpoint.meter is UNMETERED:
             endpoint.meter = Meter()
+        if endpoint.backup and self._backup is None:
+            self._backup = Group(self.policy)
+            self._counting = self._usual.counting + self._backup.counting
         self.endpoints[endpoint.uid] = endpoint
         endpoint.pools.append(self)
-        endpoint.sources += self._sources if self._enough_memory(endpoint) else self._any.sources
+        endpoint.sources += tuple(source for each in self._of(endpoint) for source in each.sources)
         self.heard(endpoint)
         self.moved(endpoint)
         endpoint.refresh()
@@ -77,16 +103,20 @@ class Pool:
         """Let an endpoint go."""
         del self.endpoints[endpoint.uid]
         endpoint.pools.remove(self)
-        endpoint.sources = tuple(source for source in endpoint.sources if source not in self._sources)
-        for candidates in (self._any, self._long):
+        mine = self._of(endpoint)
+        sources = [source for candidates in mine for source in candidates.sources]
+        endpoint.sources = tuple(source for source in endpoint.sources if source not in sources)
+        for candidates in mine:
             candidates.ready.pop(endpoint.uid, None)
-        for source in self._sources:
+        for source in sources:
             source.forget(endpoint)
+        self._loaded.forget(endpoint)
         if self.policy.figures is not None:
             self.policy.figures.forget(endpoint)
 
     def heard(self, endpoint: Endpoint) -> None:
         """Take note that the endpoint's reading has changed."""
+        self._loaded.heard(endpoint)
         if self.policy.figures is not None:
             self.policy.figures.heard(endpoint)
 
@@ -94,11 +124,15 @@ class Pool:
     def reads_engines(self) -> bool:
         """Whether the engines of its endpoints are to be read."""
         wanted = self.settings.read_engines
-        return wanted == "Always" or (wanted == "WhenNeeded" and self.policy.figures is not None)
+        return wanted == "Always" or (wanted == "WhenNeeded" and self._makes_use_of_readings)
+
+    @property
+    def _makes_use_of_readings(self) -> bool:
+        return self.policy.figures is not None or (self.has_adapters and not self.policy.sees_request)
 
     @property
     def ready(self) -> Collection[Endpoint]:
-        """The endpoints that are ready, as they became so."""
+        """The endpoints that are ready, as they became so, backups not counted."""
         return self._any.ready.values()
 
     def moved(self, endpoint: Endpoint) -> None:
@@ -130,6 +164,10 @@ class Pool:
             endpoint = candidates.first.best()
         else:
             endpoint = self._compare(candidates, adapter, avoid, request, now)
+        if endpoint is None and self._backup is not None and not self._waits(tokens, adapter, avoid):
+            endpoint = self._compare(
+                self._backup.to_pick_from(long=tokens > self._long_above), adapter, avoid, request, now
+            )
         if endpoint is not None:
             for source in self._counting:
                 source.took(endpoint)
@@ -138,8 +176,11 @@ class Pool:
     def qualified(
         self, tokens: int, adapter: str | None = None, avoid: frozenset[str] = frozenset()
     ) -> Iterator[Endpoint]:
-        """Yield the ready endpoints that could serve such a request, free slot or not, as they became ready."""
-        return (e for e in self._for(tokens).ready.values() if e.uid not in avoid and _serves(e, adapter))
+        """Yield the ready endpoints that could serve such a request, free slot or not, backups last."""
+        groups = (self._usual,) if self._backup is None else (self._usual, self._backup)
+        for group in groups:
+            ready = group.to_pick_from(long=self.is_long(tokens)).ready
+            yield from (e for e in ready.values() if e.uid not in avoid and _serves(e, adapter))
 
     def foresee(
         self, tokens: int, adapter: str | None, avoid: frozenset[str], request: Request, now: float
@@ -148,13 +189,19 @@ class Pool:
 
         Nothing is picked, and no later pick is another one for it: chance is put back to where it was.
         """
-        candidates, chance = self._for(tokens), self._rng.getstate()
+        found = self._foresee(self._usual, tokens, adapter, avoid, request, now)
+        if not found.compared and self._backup is not None and not self._waits(tokens, adapter, avoid):
+            found = self._foresee(self._backup, tokens, adapter, avoid, request, now)
+        return found
+
+    def _foresee(  # noqa: PLR0917 - as the public one
+        self, group: Group, tokens: int, adapter: str | None, avoid: frozenset[str], request: Request, now: float
+    ) -> Foreseen:
+        candidates, chance = group.to_pick_from(long=self.is_long(tokens)), self._rng.getstate()
         try:
-            compared = self._offered(candidates, adapter, avoid, request, now, peek=True)
-            if compared is None:
-                compared = self._all_able(candidates, adapter, avoid)
-            able = [e for e in self.qualified(tokens, adapter, avoid) if e.available and e not in compared]
-            others = sorted(able, key=candidates.draws[-1].source.order)
+            compared = self._to_compare(candidates, adapter, avoid, request, now, peek=True)
+            others = [e for e in _able(candidates, adapter, avoid) if e not in compared]
+            others.sort(key=candidates.draws[-1].source.order)
         finally:
             self._rng.setstate(chance)
         if self._score is not None:
@@ -174,24 +221,53 @@ class Pool:
         return min(MAX_RETRY_AFTER, max(1, ceil(seconds)))
 
     def _of(self, endpoint: Endpoint) -> tuple[Candidates, ...]:
-        return (self._any, self._long) if self._enough_memory(endpoint) else (self._any,)
+        group = self._backup if endpoint.backup and self._backup is not None else self._usual
+        return group.of(long=endpoint.gpu_memory_gb >= self.settings.long_prompt_min_gpu_memory_gb)
 
-    def _enough_memory(self, endpoint: Endpoint) -> bool:
-        return endpoint.gpu_memory_gb >= self.settings.long_prompt_min_gpu_memory_gb
-
-    def _for(self, tokens: int) -> Candidates:
-        return self._long if tokens > self._long_above else self._any
+    def _waits(self, tokens: int, adapter: str | None, avoid: frozenset[str]) -> bool:
+        """Whether a request got none though an endpoint is available: a hard session's, which goes nowhere else."""
+        if not self.settings.hard_sessions:
+            return False
+        return any(e.available and not e.backup for e in self.qualified(tokens, adapter, avoid))
 
     def _compare(
         self, candidates: Candidates, adapter: str | None, avoid: frozenset[str], request: Request, now: float
     ) -> Endpoint | None:
-        found = self._offered(candidates, adapter, avoid, request, now)
-        if found is None:
-            self.scans += 1
-            found = self._all_able(candidates, adapter, avoid)
+        found = self._to_compare(candidates, adapter, avoid, request, now)
         if self._score is None or len(found) < 2:
             return found[0] if found else None
         return min(found, key=self._score(request, now))
+
+    def _to_compare(
+        self,
+        candidates: Candidates,
+        adapter: str | None,
+        avoid: frozenset[str],
+        request: Request,
+        now: float,
+        *,
+        peek: bool = False,
+    ) -> list[Endpoint]:
+        """Return who is compared: of those with the adapter loaded, else a few of each source, else of a scan."""
+        if adapter is not None and (found := self._with_adapter(candidates, adapter, avoid)):
+            return found
+        offered = self._offered(candidates, adapter, avoid, request, now, peek=peek)
+        if offered is not None:
+            return offered
+        self.scans += not peek
+        return self._best(candidates, _able(candidates, adapter, avoid))
+
+    def _with_adapter(self, candidates: Candidates, adapter: str, avoid: frozenset[str]) -> list[Endpoint]:
+        """Return what the sources would offer of the endpoints whose engines work with the adapter and have room."""
+        if self.policy.sees_request:
+            return []
+        percent = self.settings.spill_percent
+        able = [
+            e
+            for e in self._loaded.by(adapter)
+            if e.uid in candidates.ready and has_room(e, percent) and e.available and e.uid not in avoid
+        ]
+        return self._best(candidates, [e for e in able if _serves(e, adapter)])
 
     def _offered(
         self,
@@ -222,14 +298,18 @@ class Pool:
                 break
         return found
 
-    def _all_able(self, candidates: Candidates, adapter: str | None, avoid: frozenset[str]) -> list[Endpoint]:
-        """Return what the sources would have offered, by looking at every endpoint.
+    def _best(self, candidates: Candidates, able: list[Endpoint]) -> list[Endpoint]:
+        """Return what the sources would have offered of these.
 
         Where the first one offered wins, the last source decides: it is the one that knows every endpoint.
         """
-        able = [e for e in candidates.ready.values() if e.available and e.uid not in avoid and _serves(e, adapter)]
         draws = candidates.draws if self._score is not None else candidates.draws[-1:]
         return [e for draw in draws for e in nsmallest(draw.take, able, key=draw.source.order)]
+
+
+def _able(candidates: Candidates, adapter: str | None, avoid: frozenset[str]) -> list[Endpoint]:
+    """Return the endpoints that could take the request, by looking at every one."""
+    return [e for e in candidates.ready.values() if e.available and e.uid not in avoid and _serves(e, adapter)]
 
 
 def _serves(endpoint: Endpoint, adapter: str | None) -> bool:

@@ -209,6 +209,7 @@ class Registry:
         endpoint.weight = spec.weight
         endpoint.gpu_tflops = spec.gpu_tflops or 0
         endpoint.distance = self._distance(spec)
+        endpoint.backup = spec.backup
         endpoint.resize(spec.capacity, spec.gpu_memory_gb or 0, self.members)
         server = self.servers.get(spec.server)
         if server is not None:
@@ -281,6 +282,7 @@ class Registry:
             policy = before.policy if before is not None and before.settings == settings else None
             pool = self._pools[key] = Pool(settings, self._rng, policy)
             self._asked[key] = server.pool
+        pool.has_adapters |= bool(model.adapters)
         for name in (model.name, *model.aliases):
             self._names.setdefault(name, {}).setdefault(server.namespace, Target(pool, key, None))
         for adapter in model.adapters:
@@ -338,4 +340,5 @@ def _shape(spec: EndpointSpec) -> tuple[object, ...]:
         spec.gpu_tflops,
         spec.node,
         spec.zone,
+        spec.backup,
     )

@@ -44,6 +44,7 @@ class Owner:
     drain: DrainSpec = field(default_factory=DrainSpec)
     gpu_tflops: int | None = None
     weight: int = 1
+    backup: bool = False
 
 
 def node_facts(node: Document) -> Node:
@@ -62,6 +63,7 @@ def owner_of(server: InferenceServer) -> Owner:
         gpu_memory_gb=spec.gpu_memory_gb,
         gpu_tflops=spec.gpu_tflops,
         weight=spec.weight,
+        backup=spec.backup,
         drain=DrainSpec(spec.drain.timeout_seconds, spec.drain.settle_seconds, spec.drain.shutdown_seconds),
     )
 
@@ -100,6 +102,7 @@ def observe(
         gpu_memory_gb=owner.gpu_memory_gb or gpu_memory_gb,
         gpu_tflops=owner.gpu_tflops or gpu_tflops,
         weight=owner.weight,
+        backup=owner.backup,
         node=_node_name(pod),
         zone=node.zone if node is not None else "",
         reason=reason,

@@ -87,5 +87,6 @@ def _fixed(server: InferenceServer, endpoint: FixedEndpoint) -> EndpointSpec:
         weight=endpoint.weight or spec.weight,
         gpu_tflops=endpoint.gpu_tflops or spec.gpu_tflops,
         zone=endpoint.zone,
+        backup=spec.backup if endpoint.backup is None else endpoint.backup,
         drain=DrainSpec(drain.timeout_seconds, drain.settle_seconds, drain.shutdown_seconds),
     )
