@@ -79,17 +79,20 @@ class Scraper:
         pause = address.interval * self._rng.random()
         while True:
             await self._sleep(pause)
-            reading = await pages.read()
-            if reading != NOTHING:
-                self._take(uid, reading)
+            reading = await self._read(uid, pages)
             usual = address.interval if reading != NOTHING else min(max(2 * pause, address.interval), LONGEST_PAUSE)
             pause = usual * (1.0 + JITTER * (2.0 * self._rng.random() - 1.0))
 
-    def _take(self, uid: str, reading: Reading) -> None:
+    async def _read(self, uid: str, pages: Pages) -> Reading:
+        """Read once and hand it on. A mistake of the program is logged and ends no reader."""
         try:
-            self._told(uid, reading)
+            reading = await pages.read()
+            if reading != NOTHING:
+                self._told(uid, reading)
         except Exception:
             log.exception("what the engine of %s says could not be taken in", uid)
+            return NOTHING
+        return reading
 
     async def _stop_all(self) -> None:
         tasks = [task for _, task in self._readers.values()]
