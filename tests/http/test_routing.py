@@ -206,3 +206,24 @@ async def test_other_paths_and_methods_are_refused_in_json() -> None:
         assert (await ask("/nothing"))[0] == 404
         status, answer, response = await ask("/complete/x", method="GET")
         assert (status, answer["error"]["code"], response.headers["Allow"]) == (405, "method_not_allowed", "POST")
+
+
+@pytest.mark.parametrize(
+    ("subset", "answer"),
+    [
+        ("10.0.0.8:8000, 10.0.0.9:1", "10.0.0.8:8000"),
+        (f" {ADDRESS} ", ADDRESS),
+        (f"10.0.0.8:8000,{ADDRESS}", ADDRESS),
+        ("10.0.0.9:1", None),
+        ("", None),
+    ],
+)
+async def test_what_a_gateway_allows_is_kept_to_and_never_left(subset: str, answer: str | None) -> None:
+    async with World() as world:
+        world.serve(endpoint("pod-0", ADDRESS), endpoint("pod-1", "10.0.0.8:8000"))
+        ask = Asker(world, await world.routing_port())
+        headers = {"x-tailrace-model": MODEL, "x-gateway-destination-endpoint-subset": subset}
+        status, said, _ = await ask(headers=headers)
+        assert (status, said.get("endpoint")) == ((200, answer) if answer else (503, None))
+        if answer:
+            await finish(world, ask, said["request"])

@@ -82,6 +82,8 @@ def _against(
         yield f"the adapter {target.adapter!r} is not loaded"
     if endpoint.backup and not all(each.backup for each in (*foreseen.compared, *foreseen.others)):
         yield "it is a backup, and others are available"
+    if request.subset is not None and endpoint.address not in request.subset:
+        yield "the gateway does not allow it"
     if endpoint.uid in request.avoid:
         yield "an earlier attempt was there"
 

@@ -334,7 +334,8 @@ class Request:
 
     ``tokens`` is the estimate of prompt and output; ``namespace`` narrows an ambiguous name; ``avoid`` are uids that
     an earlier attempt of the same request met; ``leased`` marks a door that cannot see the end of the request;
-    ``traits`` is what the pool's strategy needs besides, None when it needs nothing.
+    ``traits`` is what the pool's strategy needs besides, None when it needs nothing. ``subset`` are the addresses that
+    a gateway allows, None: all.
     """
 
     model: str
@@ -343,6 +344,7 @@ class Request:
     avoid: frozenset[str] = frozenset()
     leased: bool = False
     traits: Traits | None = None
+    subset: frozenset[str] | None = None
 
     @property
     def is_retry(self) -> bool:

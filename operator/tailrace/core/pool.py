@@ -160,11 +160,11 @@ class Pool:
         ``request`` and ``now`` are for strategies to which requests differ by more than their length.
         """
         candidates = self._long if tokens > self._long_above else self._any
-        if self._same_for_all and adapter is None and not avoid:
+        if self._same_for_all and adapter is None and not avoid and request.subset is None:
             endpoint = candidates.first.best()
         else:
             endpoint = self._compare(candidates, adapter, avoid, request, now)
-        if endpoint is None and self._backup is not None and not self._waits(tokens, adapter, avoid):
+        if endpoint is None and self._backup is not None and not self._waits(tokens, adapter, avoid, request):
             endpoint = self._compare(
                 self._backup.to_pick_from(long=tokens > self._long_above), adapter, avoid, request, now
             )
@@ -174,13 +174,17 @@ class Pool:
         return endpoint
 
     def qualified(
-        self, tokens: int, adapter: str | None = None, avoid: frozenset[str] = frozenset()
+        self,
+        tokens: int,
+        adapter: str | None = None,
+        avoid: frozenset[str] = frozenset(),
+        subset: frozenset[str] | None = None,
     ) -> Iterator[Endpoint]:
         """Yield the ready endpoints that could serve such a request, free slot or not, backups last."""
         groups = (self._usual,) if self._backup is None else (self._usual, self._backup)
         for group in groups:
             ready = group.to_pick_from(long=self.is_long(tokens)).ready
-            yield from (e for e in ready.values() if e.uid not in avoid and _serves(e, adapter))
+            yield from (e for e in ready.values() if e.uid not in avoid and _serves(e, adapter, subset))
 
     def foresee(
         self, tokens: int, adapter: str | None, avoid: frozenset[str], request: Request, now: float
@@ -190,7 +194,7 @@ class Pool:
         Nothing is picked, and no later pick is another one for it: chance is put back to where it was.
         """
         found = self._foresee(self._usual, tokens, adapter, avoid, request, now)
-        if not found.compared and self._backup is not None and not self._waits(tokens, adapter, avoid):
+        if not found.compared and self._backup is not None and not self._waits(tokens, adapter, avoid, request):
             found = self._foresee(self._backup, tokens, adapter, avoid, request, now)
         return found
 
@@ -200,7 +204,7 @@ class Pool:
         candidates, chance = group.to_pick_from(long=self.is_long(tokens)), self._rng.getstate()
         try:
             compared = self._to_compare(candidates, adapter, avoid, request, now, peek=True)
-            others = [e for e in _able(candidates, adapter, avoid) if e not in compared]
+            others = [e for e in _able(candidates, adapter, avoid, request.subset) if e not in compared]
             others.sort(key=candidates.draws[-1].source.order)
         finally:
             self._rng.setstate(chance)
@@ -224,11 +228,11 @@ class Pool:
         group = self._backup if endpoint.backup and self._backup is not None else self._usual
         return group.of(long=endpoint.gpu_memory_gb >= self.settings.long_prompt_min_gpu_memory_gb)
 
-    def _waits(self, tokens: int, adapter: str | None, avoid: frozenset[str]) -> bool:
+    def _waits(self, tokens: int, adapter: str | None, avoid: frozenset[str], request: Request) -> bool:
         """Whether a request got none though an endpoint is available: a hard session's, which goes nowhere else."""
         if not self.settings.hard_sessions:
             return False
-        return any(e.available and not e.backup for e in self.qualified(tokens, adapter, avoid))
+        return any(e.available and not e.backup for e in self.qualified(tokens, adapter, avoid, request.subset))
 
     def _compare(
         self, candidates: Candidates, adapter: str | None, avoid: frozenset[str], request: Request, now: float
@@ -249,15 +253,17 @@ class Pool:
         peek: bool = False,
     ) -> list[Endpoint]:
         """Return who is compared: of those with the adapter loaded, else a few of each source, else of a scan."""
-        if adapter is not None and (found := self._with_adapter(candidates, adapter, avoid)):
+        if adapter is not None and (found := self._with_adapter(candidates, adapter, avoid, request.subset)):
             return found
         offered = self._offered(candidates, adapter, avoid, request, now, peek=peek)
         if offered is not None:
             return offered
         self.scans += not peek
-        return self._best(candidates, _able(candidates, adapter, avoid))
+        return self._best(candidates, _able(candidates, adapter, avoid, request.subset))
 
-    def _with_adapter(self, candidates: Candidates, adapter: str, avoid: frozenset[str]) -> list[Endpoint]:
+    def _with_adapter(
+        self, candidates: Candidates, adapter: str, avoid: frozenset[str], subset: frozenset[str] | None
+    ) -> list[Endpoint]:
         """Return what the sources would offer of the endpoints whose engines work with the adapter and have room."""
         if self.policy.sees_request:
             return []
@@ -267,7 +273,7 @@ class Pool:
             for e in self._loaded.by(adapter)
             if e.uid in candidates.ready and has_room(e, percent) and e.available and e.uid not in avoid
         ]
-        return self._best(candidates, [e for e in able if _serves(e, adapter)])
+        return self._best(candidates, [e for e in able if _serves(e, adapter, subset)])
 
     def _offered(
         self,
@@ -286,7 +292,7 @@ class Pool:
             wanted = len(found) + draw.take
             source = draw.source
             for endpoint in source.peek(request, now) if peek else source.offer(request, now):
-                if endpoint.uid in avoid or not _serves(endpoint, adapter):
+                if endpoint.uid in avoid or not _serves(endpoint, adapter, request.subset):
                     refusals += 1
                     if refusals >= REFUSALS_BEFORE_SCAN:
                         return None
@@ -307,10 +313,13 @@ class Pool:
         return [e for draw in draws for e in nsmallest(draw.take, able, key=draw.source.order)]
 
 
-def _able(candidates: Candidates, adapter: str | None, avoid: frozenset[str]) -> list[Endpoint]:
+def _able(
+    candidates: Candidates, adapter: str | None, avoid: frozenset[str], subset: frozenset[str] | None
+) -> list[Endpoint]:
     """Return the endpoints that could take the request, by looking at every one."""
-    return [e for e in candidates.ready.values() if e.available and e.uid not in avoid and _serves(e, adapter)]
+    ready = candidates.ready.values()
+    return [e for e in ready if e.available and e.uid not in avoid and _serves(e, adapter, subset)]
 
 
-def _serves(endpoint: Endpoint, adapter: str | None) -> bool:
-    return adapter is None or adapter in endpoint.adapters
+def _serves(endpoint: Endpoint, adapter: str | None, subset: frozenset[str] | None) -> bool:
+    return (adapter is None or adapter in endpoint.adapters) and (subset is None or endpoint.address in subset)

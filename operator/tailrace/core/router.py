@@ -528,29 +528,32 @@ def _provisional(spec: EndpointSpec, now: float) -> Mark:
 def _refusal(target: Target, request: Request) -> Refusal:
     """Say why the pool has no endpoint for the request: nothing ready, nothing that qualifies, or all full."""
     pool = target.pool
-    if next(pool.qualified(0, avoid=request.avoid), None) is None:
+    if next(pool.qualified(0, avoid=request.avoid, subset=request.subset), None) is None:
+        if request.subset is not None and next(pool.qualified(0, avoid=request.avoid), None) is not None:
+            text = f"no endpoint of the model {request.model!r} that the gateway allows is ready"
+            return Refusal(RefusalCode.NO_ENDPOINTS, text, RETRY_NOT_READY)
         other = "other " if request.avoid else ""
         return Refusal(
             RefusalCode.NO_ENDPOINTS, f"no {other}endpoint of the model {request.model!r} is ready", RETRY_NOT_READY
         )
-    if next(pool.qualified(request.tokens, target.adapter, request.avoid), None) is None:
+    if next(pool.qualified(request.tokens, target.adapter, request.avoid, request.subset), None) is None:
         return Refusal(RefusalCode.NOT_QUALIFIED, _what_is_needed(target, request), RETRY_NOT_READY)
     if pool.settings.hard_sessions and _has_room(target, request):
         text = "the endpoint of this session is at capacity, and hard sessions go nowhere else"
         return Refusal(RefusalCode.SATURATED, text, pool.retry_after())
-    return Refusal(
-        RefusalCode.SATURATED, f"every endpoint of the model {request.model!r} is at capacity", pool.retry_after()
-    )
+    which = "" if request.subset is None else " that the gateway allows"
+    text = f"every endpoint of the model {request.model!r}{which} is at capacity"
+    return Refusal(RefusalCode.SATURATED, text, pool.retry_after())
 
 
 def _has_room(target: Target, request: Request) -> bool:
-    qualified = target.pool.qualified(request.tokens, target.adapter, request.avoid)
+    qualified = target.pool.qualified(request.tokens, target.adapter, request.avoid, request.subset)
     return any(endpoint.available for endpoint in qualified)
 
 
 def _what_is_needed(target: Target, request: Request) -> str:
     pool, settings = target.pool, target.pool.settings
-    if next(pool.qualified(request.tokens, avoid=request.avoid), None) is None:
+    if next(pool.qualified(request.tokens, avoid=request.avoid, subset=request.subset), None) is None:
         return (
             f"a request of about {request.tokens} tokens is above {settings.long_prompt_tokens} and needs an endpoint "
             f"with {settings.long_prompt_min_gpu_memory_gb} GB of GPU memory; none that is ready has it"

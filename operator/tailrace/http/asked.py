@@ -12,6 +12,7 @@ from tailrace.core.model import Request, Traits
 from tailrace.core.router import Router
 from tailrace.http.ask import Reader
 from tailrace.http.errors import bad_request
+from tailrace.http.headers import SUBSET
 from tailrace.settings import Settings
 
 
@@ -19,7 +20,7 @@ class Asker:
     """Makes a core's request of such a question.
 
     ``model``, ``tokens`` and ``namespace`` may come as header ``x-tailrace-NAME``, query or field of the body; without
-    ``tokens`` they are estimated from the body.
+    ``tokens`` they are estimated from the body. A gateway may name the endpoints that it allows.
     """
 
     def __init__(self, router: Router, settings: Settings) -> None:
@@ -45,13 +46,21 @@ class Asker:
         traits = self._traits(request, document, model, namespace)
         if traits is not None:
             traits = replace(traits, prompt_tokens=traits.prompt_tokens or estimate)
-        return Request(model, estimate, namespace, leased=leased, traits=traits)
+        return Request(model, estimate, namespace, leased=leased, traits=traits, subset=_subset(request))
 
     def _traits(
         self, request: web.BaseRequest, document: Mapping[str, Any], model: str, namespace: str | None
     ) -> Traits | None:
         needs = self._router.needs(model, namespace)
         return None if needs is None else self._reader.traits(dict(document), request.headers, needs, model)
+
+
+def _subset(request: web.BaseRequest) -> frozenset[str] | None:
+    """Return the addresses that the gateway allows; None without its header. An empty header allows none."""
+    lists = request.headers.getall(SUBSET, None)
+    if lists is None:
+        return None
+    return frozenset(address.strip() for each in lists for address in each.split(",") if address.strip())
 
 
 def _whole(value: object) -> int:

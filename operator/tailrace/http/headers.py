@@ -10,6 +10,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 REQUEST_ID = "x-request-id"
 IDEMPOTENCY_KEY = "idempotency-key"
 DESTINATION = "x-gateway-destination-endpoint"
+SUBSET = f"{DESTINATION}-subset"
+"""The endpoints that a gateway allows: ip:port, ip:port, ..."""
 DROPPED_REASON = "x-tailrace-dropped-reason"
 NAMESPACE = "x-tailrace-namespace"
 
