@@ -29,6 +29,14 @@ def test_a_narrow_terminal_folds_the_last_column_only() -> None:
     assert empty == f"shop/llama  {NAME}  10.244.17.203:8000  80"
 
 
+def test_what_engines_say_is_shown_where_any_of_them_says_it() -> None:
+    told = ENDPOINT | {"engineRunning": 3.0, "engineWaiting": 0.0, "kvUsage": None, "reason": "", "gpuMemoryGB": None}
+    head, *rows = status._table([told, told | {"engineRunning": None, "engineWaiting": None}], None)
+    assert head.split() == ["SERVER", "NAME", "ADDRESS", "RUNNING", "WAITING"]
+    assert rows[0].split()[-2:] == ["3.0", "0.0"]
+    assert rows[1].split()[-1] == "10.244.17.203:8000"  # unknown is not 0
+
+
 def test_in_a_pipe_a_line_is_a_row_with_all_its_words() -> None:
     lines = printed(None)
     assert len(lines) == 3

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 TIMEOUT_SECONDS = 5
-HEADERS = {"gpuMemoryGB": "GPU GB"}
+HEADERS = {"gpuMemoryGB": "GPU GB", "engineRunning": "RUNNING", "engineWaiting": "WAITING", "kvUsage": "KV"}
 """Where the name of a field is too long for its column; any other is spelt in capitals."""
 GAP = "  "
 MESSAGE_WIDTH = 24
