@@ -16,7 +16,7 @@ pytestmark = pytest.mark.cluster
 
 CHOSEN_BY_THE_CHART = {"settle_seconds": 5.0}
 """Defaults that differ from the code's, which knows no Services and nodes."""
-OF_THE_POD = {"replica", "namespace", "gate_image", "pod_uid", "advertise_address"}
+OF_THE_POD = {"replica", "namespace", "gate_image", "pod_uid", "advertise_address", "node"}
 FIXED = {"proxy_port", "routing_port", "admin_port", "kubeconfig", "peer_token_file"}
 """Settings that mean nothing where every pod has an address and an account of its own."""
 
