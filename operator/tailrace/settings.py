@@ -69,6 +69,13 @@ class Settings(BaseSettings):
         description="host:port,... of the admin ports as pods reach them: the headless Service of the installation.",
     )
 
+    webhook_certificates: str = Field(
+        "",
+        description="Folder with tls.crt and tls.key of the admission webhook. Empty: there is none, because the API "
+        "server has to be told of it too: the chart does both.",
+    )
+    webhook_port: int = Field(9443, ge=0, le=65535, description="The admission webhook, for the API server; HTTPS.")
+
     gpu_memory_labels: Names = Field(
         (), description="More node labels with MiB per GPU, asked before the well-known ones."
     )

@@ -9,7 +9,7 @@ from tests.cluster.clusters import Cluster
 
 pytestmark = pytest.mark.cluster
 
-ELSEWHERE = ("monitoring.coreos.com/", "gateway.networking.k8s.io/")
+ELSEWHERE = ("monitoring.coreos.com/", "gateway.networking.k8s.io/", "cert-manager.io/")
 """Groups whose definitions the test cluster does not have."""
 
 

@@ -1,15 +1,18 @@
 import json
 import os
+from base64 import b64decode
 from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
 from tests.charts.goldens import golden, rendered
 from tests.charts.helm import CHART, CRD_CHART, VALUE_SETS, Helm, is_hook, objects, of_kind, value_file
 from tests.cluster import tools
 from tests.repo.tree import ROOT
 
 from tailrace.http.auth import AUDIENCE
+from tailrace.kube.webhook import CERTIFICATE, KEY
 from tailrace.settings import Settings
 
 pytestmark = pytest.mark.cluster
@@ -17,7 +20,7 @@ pytestmark = pytest.mark.cluster
 CHOSEN_BY_THE_CHART = {"settle_seconds": 5.0}
 """Defaults that differ from the code's, which knows no Services and nodes."""
 OF_THE_POD = {"replica", "namespace", "gate_image", "pod_uid", "advertise_address", "node"}
-FIXED = {"proxy_port", "routing_port", "admin_port", "kubeconfig", "peer_token_file"}
+FIXED = {"proxy_port", "routing_port", "admin_port", "webhook_port", "kubeconfig", "peer_token_file"}
 """Settings that mean nothing where every pod has an address and an account of its own."""
 
 
@@ -68,7 +71,7 @@ def test_every_setting_of_the_code_is_a_value_of_the_chart(helm: Helm) -> None:
     given = {
         name.removeprefix("TAILRACE_").lower() for name in environment(helm.render()) if name.startswith("TAILRACE_")
     }
-    assert given == Settings.model_fields.keys() - FIXED
+    assert given == Settings.model_fields.keys() - FIXED - {"webhook_certificates"}
 
 
 def test_the_default_values_are_the_defaults_of_the_code(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +173,60 @@ def test_the_admin_port_admits_the_gates_of_the_served_namespaces(helm: Helm) ->
     assert admitted() == [{"namespaceSelector": {}}]
     (peer,) = admitted('watchNamespaces=["a","b"]')
     assert peer["namespaceSelector"]["matchExpressions"][0]["values"] == ["a", "b", "tailrace-system"]
+
+
+def webhook(rendered: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the one webhook."""
+    (configuration,) = of_kind(rendered, "MutatingWebhookConfiguration")
+    (found,) = configuration["webhooks"]
+    return dict(found)
+
+
+@pytest.mark.parametrize("values", ["default", "namespaced", "exposed"])
+def test_the_webhook_is_asked_where_the_replicas_answer_and_may_be_away(helm: Helm, values: str) -> None:
+    rendered = helm.render("webhook.enabled=true", values=values)
+    asked = webhook(rendered)
+    (service,) = of_kind(rendered, "Service", asked["clientConfig"]["service"]["name"])
+    (deployment,) = of_kind(rendered, "Deployment")
+    ports = {port["name"]: port["containerPort"] for port in container(deployment)["ports"]}
+    assert ports[service["spec"]["ports"][0]["targetPort"]] == Settings().webhook_port
+    assert service["spec"]["ports"][0]["port"] == 443
+    assert not service["spec"].get("publishNotReadyAddresses")
+    assert (asked["failurePolicy"], asked["sideEffects"]) == ("Ignore", "None")
+    assert asked["clientConfig"]["service"]["path"] == "/pods"
+
+
+def test_the_webhook_finds_its_certificate_where_it_is_mounted(helm: Helm) -> None:
+    rendered = helm.render("webhook.enabled=true")
+    (deployment,) = of_kind(rendered, "Deployment")
+    (secret,) = of_kind(rendered, "Secret")
+    (volume,) = [one for one in deployment["spec"]["template"]["spec"]["volumes"] if one["name"] == "webhook"]
+    (mount,) = [one for one in container(deployment)["volumeMounts"] if one["name"] == "webhook"]
+    assert volume["secret"]["secretName"] == secret["metadata"]["name"]
+    assert mount["mountPath"] == environment(rendered)["TAILRACE_WEBHOOK_CERTIFICATES"]
+    assert secret["data"].keys() >= {CERTIFICATE, KEY}
+
+
+def test_the_certificate_of_the_chart_is_for_its_service_and_signed_by_what_the_api_server_trusts(helm: Helm) -> None:
+    rendered = helm.render("webhook.enabled=true")
+    (secret,) = of_kind(rendered, "Secret")
+    asked = webhook(rendered)["clientConfig"]
+    authority = x509.load_pem_x509_certificate(b64decode(asked["caBundle"]))
+    certificate = x509.load_pem_x509_certificate(b64decode(secret["data"]["tls.crt"]))
+    certificate.verify_directly_issued_by(authority)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    service = asked["service"]
+    assert names.get_values_for_type(x509.DNSName) == [f"{service['name']}.{service['namespace']}.svc"]
+
+
+def test_the_webhook_is_asked_about_served_namespaces_only(helm: Helm) -> None:
+    def namespaces(*sets: str) -> tuple[str, list[str]]:
+        selector = webhook(helm.render("webhook.enabled=true", *sets))["namespaceSelector"]
+        (term,) = selector["matchExpressions"]
+        return term["operator"], term["values"]
+
+    assert namespaces('watchNamespaces=["a","b"]') == ("In", ["a", "b"])
+    assert namespaces() == ("NotIn", ["kube-system", "kube-node-lease", "kube-public", "tailrace-system"])
 
 
 def test_what_ends_the_release_lives_only_then(helm: Helm) -> None:

@@ -77,6 +77,30 @@ def test_the_hook_may_take_finalizers_off_pods_and_nothing_else(helm: Helm, valu
     assert rights(roles) == {("", "pods", "*", verb) for verb in ("get", "list", "patch")}
 
 
+def policies(rendered: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the parts of the policy and of its binding, by kind, without their names."""
+    kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    return {kind: one["spec"] | {"policyName": ""} for kind in kinds for one in of_kind(rendered, kind)}
+
+
+def test_what_the_operator_may_change_of_pods_is_what_the_manifests_say(helm: Helm) -> None:
+    text = (ROOT / "manifests" / "base" / "podpolicy.yaml").read_text()
+    assert policies(helm.render()) == policies(list(yaml.safe_load_all(text)))
+    assert len(policies(helm.render())) == 2
+
+
+@pytest.mark.parametrize("values", ["default", "namespaced", "exposed"])
+def test_the_policy_knows_the_account_that_the_operator_runs_under(helm: Helm, values: str) -> None:
+    rendered = helm.render(values=values, namespace="elsewhere")
+    (deployment,) = of_kind(rendered, "Deployment")
+    account = deployment["spec"]["template"]["spec"]["serviceAccountName"]
+    (policy,) = of_kind(rendered, "ValidatingAdmissionPolicy")
+    (condition,) = policy["spec"]["matchConditions"]
+    assert f'"system:serviceaccount:elsewhere:{account}"' in condition["expression"]
+    (binding,) = of_kind(rendered, "ValidatingAdmissionPolicyBinding")
+    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+
+
 def test_the_hook_looks_only_where_it_has_rights(helm: Helm) -> None:
     (job,) = of_kind(helm.render('watchNamespaces=["a","b"]'), "Job")
     (container,) = job["spec"]["template"]["spec"]["containers"]

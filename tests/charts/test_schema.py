@@ -19,6 +19,7 @@ GOOD = (
     'httpRoute.requestTimeout=""',
     'extraEnv=[{"name":"A","value":"1"}]',
     "podSecurityContext.runAsUser=null",
+    'podPolicy.actions=["Warn","Audit"]',
     'global={"anything":1}',
     "enabled=true",
 )
@@ -49,6 +50,11 @@ BAD = (
     ("httpRoute.enabled=true", "'/httpRoute/parentRefs'"),
     ('httpRoute.requestTimeout="ten"', "'/httpRoute/requestTimeout'"),
     ("serviceAccount.create=false", "'/serviceAccount/name'"),
+    ("podPolicy.actions=[]", "'/podPolicy/actions'"),
+    ('podPolicy.actions=["Deny","Warn"]', "'/podPolicy/actions'"),
+    ("webhook.timeoutSeconds=0", "'/webhook/timeoutSeconds'"),
+    ('webhook.certificate.secretName="mine"', "'/webhook/certificate/caBundle'"),
+    ('webhook.certificate.caBundle="MIIB"', "'/webhook/certificate/caBundle'"),
     ('ingress.hosts=["http://x"]', "'/ingress/hosts/0'"),
     ('serviceMonitor.interval="soon"', "'/serviceMonitor/interval'"),
 )

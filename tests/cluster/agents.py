@@ -45,6 +45,7 @@ def install(cluster: Cluster) -> None:
     cluster.kubectl("apply", "-f", str(ROOT / "manifests/base/namespace.yaml"))
     cluster.kubectl("apply", "--server-side", "-k", str(ROOT / "crds"))
     cluster.kubectl("apply", "-f", str(ROOT / "manifests/base/rbac.yaml"))
+    cluster.kubectl("apply", "-f", str(ROOT / "manifests/base/podpolicy.yaml"))
     cluster.kubectl(
         "wait", "--for=condition=Established", "crd/inferenceservers.inference.tailrace.dev", "--timeout=30s"
     )

@@ -41,6 +41,7 @@ def install(cluster: Cluster) -> None:
     cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds" / CRD_FILE))
     cluster.kubectl("apply", "-f", str(ROOT / "manifests" / "base" / "namespace.yaml"))
     cluster.kubectl("apply", "-f", str(ROOT / "manifests" / "base" / "rbac.yaml"))
+    cluster.kubectl("apply", "-f", str(ROOT / "manifests" / "base" / "podpolicy.yaml"))
     cluster.kubectl("wait", "--for=condition=Established", "crd/inferenceservers.inference.tailrace.dev")
 
 

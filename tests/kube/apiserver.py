@@ -94,16 +94,17 @@ def _merged(before: Document, body: Document) -> Document:
         if body.get("metadata", {}).get(guard, before["metadata"][guard]) != before["metadata"][guard]:
             raise RefusedError(409)
     after = deepcopy(before)
-    _merge(after, body)
+    merge(after, body)
     return after
 
 
-def _merge(into: Document, body: Document) -> None:
+def merge(into: Document, body: Document) -> None:
+    """Apply a merge patch."""
     for field, value in body.items():
         if value is None:
             into.pop(field, None)
         elif isinstance(value, dict):
-            _merge(into.setdefault(field, {}), value)
+            merge(into.setdefault(field, {}), value)
         else:
             into[field] = value
 

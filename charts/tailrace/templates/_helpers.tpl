@@ -44,6 +44,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (printf "%s-admin.%s.svc:9090" (include "tailrace.fullname" .) .Release.Namespace) .Values.gate.routers -}}
 {{- end }}
 
+{{/* The Secret with the certificate of the webhook, whoever makes it. */}}
+{{- define "tailrace.webhookSecret" -}}
+{{- default (printf "%s-webhook" (include "tailrace.fullname" .)) .Values.webhook.certificate.secretName -}}
+{{- end }}
+
 {{/* The environment of `tailrace run`: every key of `settings`, and what follows from the release. */}}
 {{- define "tailrace.env" -}}
 - name: TAILRACE_REPLICA
@@ -66,6 +71,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   value: {{ .Values.image.pullPolicy }}
 - name: TAILRACE_GATE_ROUTERS
   value: {{ include "tailrace.routers" . | quote }}
+{{- if .Values.webhook.enabled }}
+- name: TAILRACE_WEBHOOK_CERTIFICATES
+  value: /var/run/secrets/tailrace-webhook
+{{- end }}
 {{- range $key, $value := .Values.settings }}
 - name: TAILRACE_{{ snakecase $key | upper }}
   value: {{ include "tailrace.plain" $value | quote }}

@@ -13,6 +13,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 
 from tailrace.core.model import Snapshot
 from tailrace.kube import members, resync, reviews
@@ -20,13 +21,14 @@ from tailrace.kube.client import Api, ApiError, Document, Resource, load
 from tailrace.kube.cordons import Cordons, mark_gate
 from tailrace.kube.gpumemory import Measurer
 from tailrace.kube.handlers import Watches
-from tailrace.kube.leader import Leader
+from tailrace.kube.leader import Leader, installation
 from tailrace.kube.lease import Election
 from tailrace.kube.mailbox import Mailbox
 from tailrace.kube.members import Calling, Roll, SupersededError
 from tailrace.kube.pipe import Pipe
 from tailrace.kube.trouble import Trouble
 from tailrace.kube.view import View
+from tailrace.kube.webhook import Webhook
 from tailrace.link import (
     ChildHealth,
     Cordon,
@@ -85,6 +87,7 @@ class Agent:
         self._cordons = Cordons(api, self._view, self._cordoned)
         self._calling = None if me is None else self._call_the_roll(me)
         self._watches = Watches(lambda: load(settings.kubeconfig), settings.watch_namespaces, self._event)
+        self._webhook = _webhook(settings, self._view) if settings.webhook_certificates else None
         self._asked: set[asyncio.Task[None]] = set()
         self._last_event_at = 0.0
         self._last_list_at = 0.0
@@ -101,6 +104,8 @@ class Agent:
         writers = (self._election.run, self._leader.run, self._cordons.run)
         tasks = [loop.create_task(part()) for part in (*parts, *writers)]
         leaving = loop.create_task(self._leaving.wait())
+        if self._webhook is not None:
+            self._webhook.start()
         try:
             done, _ = await asyncio.wait([leaving, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {leaving}:
@@ -108,6 +113,8 @@ class Agent:
                     log.error("the Kubernetes side ends", exc_info=error)
         finally:
             self._watches.stop()
+            if self._webhook is not None:
+                self._webhook.stop()
             for task in (leaving, *tasks):
                 task.cancel()
             with contextlib.suppress(TimeoutError):
@@ -261,3 +268,14 @@ class Agent:
         self._leader.resynced()
         self._cordons.resynced()
         return frozenset(kind for kind, _, _ in lists)
+
+
+def _webhook(settings: Settings, view: View) -> Webhook:
+    return Webhook(
+        lambda: load(settings.kubeconfig),
+        view.servers,
+        installation(settings),
+        host=settings.host,
+        port=settings.webhook_port,
+        certificates=Path(settings.webhook_certificates),
+    )

@@ -1,4 +1,4 @@
-"""The watches, run by kopf. The only file that imports it.
+"""The watches, run by kopf. Only this file and ``webhook`` import it.
 
 kopf cancels every task of the loop it stops in, and takes the signal handlers of the main thread. A watch that meets
 an error it does not know ends for good, while the others and the operator itself run on. So kopf lives in a thread and

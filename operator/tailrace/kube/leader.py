@@ -53,11 +53,11 @@ class Leader:
         self._view = view
         self._leading = leading
         self._reports: dict[str, EndpointReport] = {}
-        drains, installation = History(), _installation(settings)
+        drains, gates = History(), installation(settings)
         events = Events(api, instance=identity, monotonic=time.monotonic, wall=time.time)
         problems = Problems(self._touch_status)
         self._releases = Releases(api, view, events, drains, self._touch_status)
-        self._workloads = Workloads(api, view, problems, installation, self._before_shrinking)
+        self._workloads = Workloads(api, view, problems, gates, self._before_shrinking)
         self._adoption = Adoption(api, view, problems, self._state)
         self._orphans = Orphans(api, view, patience=2 * settings.resync_seconds)
         self._statuses = Statuses(
@@ -66,7 +66,7 @@ class Leader:
             events=events,
             problems=problems,
             drains=drains,
-            installation=installation,
+            installation=gates,
             explain=explain,
             counter_seconds=settings.status_seconds,
         )
@@ -192,5 +192,6 @@ def _state(report: EndpointReport | None) -> EndpointState | None:
     return report.state if report else None
 
 
-def _installation(settings: Settings) -> Installation:
+def installation(settings: Settings) -> Installation:
+    """Return what this installation gives to every gate."""
     return Installation(settings.gate_image, settings.gate_routers, settings.gate_image_pull_policy)

@@ -26,6 +26,8 @@ def main(member: str, address: str, pod_uid: str) -> None:
     end_with_parent()
     # Every retry of an outage is an error to kopf; the outage itself is told by the lists, once.
     logging.getLogger("kopf").setLevel(logging.CRITICAL)
+    # The webhook's, which kopf serves: a line for every pod of the cluster.
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     collector.spare_what_is_here()
     asyncio.run(_run(Settings(), source, target, me))
     logging.shutdown()
