@@ -23,6 +23,7 @@ spec:
   engine: vllm
   replicas: 3
   rollout: {maxSurge: 25%, maxUnavailable: 0, progressDeadlineSeconds: 1800, minReadySeconds: 5}
+  disruptionBudget: {maxUnavailable: 1}
   template:
     metadata: {labels: {app: llama}, annotations: {note: kept}}
     spec:
@@ -192,6 +193,12 @@ REFUSED = (
     Change("minimal", "spec/rollout", {"minReadySeconds": 3600}, "spec.rollout.progressDeadlineSeconds"),
     Change("minimal", "spec/rollout", {"progressDeadlineSeconds": 0}, "spec.rollout.progressDeadlineSeconds"),
     Change("minimal", "spec/rollout", {"surge": 1}, "spec.rollout.surge"),
+    Change("selector", "spec/disruptionBudget", {"maxUnavailable": 1}, "spec.disruptionBudget"),
+    Change("endpoints", "spec/disruptionBudget", {"minAvailable": 1}, "spec.disruptionBudget"),
+    Change("minimal", "spec/disruptionBudget", {}, "spec.disruptionBudget"),
+    Change("minimal", "spec/disruptionBudget", {"maxUnavailable": 1, "minAvailable": 1}, "spec.disruptionBudget"),
+    Change("minimal", "spec/disruptionBudget", {"maxUnavailable": "one"}, "spec.disruptionBudget.maxUnavailable"),
+    Change("minimal", "spec/disruptionBudget", {"minAvailable": -1}, "spec.disruptionBudget.minAvailable"),
     Change("minimal", "spec/template", ABSENT, "spec"),
     Change("minimal", "spec/template", None, "spec"),
     Change("minimal", "spec/selector", {"matchLabels": {"app": "x"}}, "spec"),
@@ -345,6 +352,8 @@ ACCEPTED = (
     Change("minimal", "spec/rollout", {"maxSurge": 0, "maxUnavailable": 1}),
     Change("minimal", "spec/rollout", {"maxSurge": "200%", "maxUnavailable": "100%"}),
     Change("minimal", "spec/rollout", {}),
+    Change("minimal", "spec/disruptionBudget", {"minAvailable": "50%"}),
+    Change("minimal", "spec/disruptionBudget", {"maxUnavailable": 0}),
     Change("minimal", "spec/template/spec/containers/0/anything", {"at": ["all", None]}),
     Change("minimal", "spec/template/spec/restartPolicy", "Always"),
     Change("minimal", "spec/template/other", 1),

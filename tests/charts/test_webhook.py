@@ -53,7 +53,8 @@ class Webhook:
         pod: Document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"app": app}}}
         pod["spec"] = {"containers": [{"name": "main", "image": "x"}]} | spec
         found = self.servers.cluster.kubectl(
-            *("create", "-n", self.servers.namespace, "--dry-run=server", "-o", "name", "-f", "-"), input=json.dumps(pod)
+            *("create", "-n", self.servers.namespace, "--dry-run=server", "-o", "name", "-f", "-"),
+            input=json.dumps(pod),
         )
         assert "pod/p" in found.stdout
         return found.stderr

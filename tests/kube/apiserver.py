@@ -12,7 +12,7 @@ from kubernetes.aio import client
 from tailrace.kube.client import Api
 
 Document = dict[str, Any]
-PLURALS = ("pods", "nodes", "deployments", "replicasets", "inferenceservers", "leases")
+PLURALS = ("pods", "nodes", "deployments", "poddisruptionbudgets", "replicasets", "inferenceservers", "leases")
 
 
 class RefusedError(Exception):

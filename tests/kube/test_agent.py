@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from tests.kube.apiserver import ApiServer, RefusedError, serving
 
+from tailrace.kube import objects
 from tailrace.kube.agent import Agent
 from tailrace.kube.client import Api
 from tailrace.link import Member, Message
@@ -50,6 +51,14 @@ async def test_without_the_definition_it_says_so_once_and_goes_on_when_it_appear
         assert missing in one._trouble()
         assert caplog.text.count(missing) == 1
         cluster.trouble = lambda _: None
+        assert len(await one._list()) == 6
+        assert one._trouble() == ""
+
+
+async def test_rights_that_are_older_than_the_image_cost_budgets_and_nothing_else() -> None:
+    async with serving(without("poddisruptionbudgets").answer) as api:
+        one = agent(api)
+        assert objects.BUDGETS not in await one._list()
         assert len(await one._list()) == 5
         assert one._trouble() == ""
 

@@ -20,6 +20,10 @@
 - apiGroups: [apps]
   resources: [replicasets]
   verbs: [list, watch]
+# The budget of an InferenceServer with disruptionBudget; delete: when it asks for none any more.
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

@@ -6,6 +6,7 @@ from pydantic import AwareDatetime, Field
 
 from tailrace.api.base import SUBDOMAIN, Part
 from tailrace.api.spec import (
+    DisruptionBudget,
     Drain,
     Engine,
     FixedEndpoint,
@@ -41,6 +42,7 @@ __all__ = [
     "ConditionType",
     "Container",
     "ContainerPort",
+    "DisruptionBudget",
     "Drain",
     "DrainRecord",
     "EndpointStatus",

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from tailrace.api.base import LABEL_KEY
 from tailrace.api.inferenceserver import (
     Container,
+    DisruptionBudget,
     InferenceServer,
     LabelOperator,
     PodMetadata,
@@ -78,6 +79,14 @@ def _owned_or_unscaled(spec: Spec) -> bool:
 
 def _owned_or_no_rollout(spec: Spec) -> bool:
     return spec.template is not None or "rollout" not in spec.model_fields_set
+
+
+def _owned_or_no_budget(spec: Spec) -> bool:
+    return spec.template is not None or spec.disruption_budget is None
+
+
+def _one_bound(budget: DisruptionBudget) -> bool:
+    return (budget.max_unavailable is None) != (budget.min_available is None)
 
 
 def _declared_ports(template: PodTemplate) -> list[int]:
@@ -143,6 +152,13 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "spec",
+        "has(self.template) || !has(self.disruptionBudget)",
+        "disruptionBudget works with template only; leave it out, and make a budget where the pods are run",
+        _owned_or_no_budget,
+        field="disruptionBudget",
+    ),
+    Rule(
+        "spec",
         "!has(self.template) || !self.template.spec.containers.exists(c, has(c.ports) && size(c.ports) > 0)"
         " || self.template.spec.containers.exists(c, has(c.ports)"
         " && c.ports.exists(p, p.containerPort == self.port))",
@@ -184,6 +200,12 @@ RULES: tuple[Rule, ...] = (
         "must be more than minReadySeconds, or every rollout would count as stuck; raise it",
         lambda rollout: rollout.progress_deadline_seconds > rollout.min_ready_seconds,
         field="progressDeadlineSeconds",
+    ),
+    Rule(
+        "spec.disruptionBudget",
+        "has(self.maxUnavailable) != has(self.minAvailable)",
+        "give exactly one of maxUnavailable and minAvailable",
+        _one_bound,
     ),
     Rule(
         "spec.selector",

@@ -155,6 +155,21 @@ class Rollout(Part):
     )
 
 
+class DisruptionBudget(Part):
+    """How many pods evictions may take at a time; one of its two bounds."""
+
+    max_unavailable: IntOrPercent | None = Field(
+        default=None,
+        description="Pods that may be missing at a time, those included that still drain: a number, or a percentage "
+        "that is rounded up. 0 keeps nodes from being drained.",
+    )
+    min_available: IntOrPercent | None = Field(
+        default=None,
+        description="Pods that must stay ready: a number, or a percentage that is rounded up. As many as replicas "
+        "keeps nodes from being drained.",
+    )
+
+
 class SelectorRequirement(Part):
     """One comparison of a label with a set of values."""
 
@@ -391,6 +406,11 @@ class Spec(Part):
     rollout: Rollout = Field(
         default_factory=Rollout,
         description="How the Deployment of template replaces pods. With selector or endpoints leave it out.",
+    )
+    disruption_budget: DisruptionBudget | None = Field(
+        default=None,
+        description="A PodDisruptionBudget of the same name, kept for the pods of template: how many of them node "
+        "drains and other evictions may take at a time. Left out: none. With selector or endpoints leave it out.",
     )
     template: PodTemplate | None = Field(
         default=None,

@@ -27,7 +27,7 @@ from tailrace.kube.trim import TRIMS
 log = logging.getLogger(__name__)
 
 Sink = Callable[[Resource, str | None, Document], None]
-LABELLED = (objects.PODS, objects.DEPLOYMENTS, objects.REPLICA_SETS)
+LABELLED = (objects.PODS, objects.DEPLOYMENTS, objects.REPLICA_SETS, objects.BUDGETS)
 FIRST_RESTART_SECONDS = 0.5
 LAST_RESTART_SECONDS = 15.0
 STABLE_SECONDS = 60.0

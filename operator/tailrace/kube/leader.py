@@ -9,6 +9,7 @@ from collections.abc import Callable
 from tailrace.core.model import EndpointState
 from tailrace.kube import costs, objects
 from tailrace.kube.adoption import Adoption
+from tailrace.kube.budgets import Budgets
 from tailrace.kube.client import Api, Document
 from tailrace.kube.events import Events
 from tailrace.kube.history import History
@@ -58,6 +59,7 @@ class Leader:
         problems = Problems(self._touch_status)
         self._releases = Releases(api, view, events, drains, self._touch_status)
         self._workloads = Workloads(api, view, problems, gates, self._before_shrinking)
+        self._budgets = Budgets(api, view, problems)
         self._adoption = Adoption(api, view, problems, self._state)
         self._orphans = Orphans(api, view, patience=2 * settings.resync_seconds)
         self._statuses = Statuses(
@@ -157,7 +159,8 @@ class Leader:
         if not self._leading():
             return None
         self._touch_status(key)
-        later = [await self._workloads.reconcile(key), await self._adoption.reconcile(key)]
+        parts = (self._workloads, self._budgets, self._adoption)
+        later = [await part.reconcile(key) for part in parts]
         return min((seconds for seconds in later if seconds is not None), default=None)
 
     async def _status(self, key: str) -> float | None:

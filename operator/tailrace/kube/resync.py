@@ -18,12 +18,19 @@ log = logging.getLogger(__name__)
 Lists = list[tuple[Resource, str | None, Listing]]
 Keep = Callable[[Resource, Document], Document]
 
+SPARABLE = {
+    objects.NODES: "GPU memory and lost nodes are not known",
+    objects.BUDGETS: "no spec.disruptionBudget is carried out",
+}
+"""Kinds that an installation may not be allowed to list, and what it lacks then."""
+
 
 async def list_everything(api: Api, namespaces: Sequence[str], keep: Keep) -> Lists:
     """Return a whole list of every kind, of these namespaces (none: all). ApiError when a single one fails.
 
     ``keep`` says what is left of an object of a kind.
-    Nodes may be forbidden to an installation that serves single namespaces: then nothing is known of them.
+    Nodes may be forbidden to an installation that serves single namespaces, and budgets to one whose rights are older
+    than its image: then nothing is known of them.
     """
     lists: Lists = []
     for kind in KINDS:
@@ -45,8 +52,8 @@ async def _list(
         labels = names.LABEL_SERVER if kind in LABELLED else ""
         return await api.list_all(kind, namespace, labels=labels, trim=keep)
     except ApiError as error:
-        if kind is objects.NODES and error.status == HTTPStatus.FORBIDDEN:
-            log.info("nodes can't be listed, so GPU memory and lost nodes are not known: %s", error.message)
+        if kind in SPARABLE and error.status == HTTPStatus.FORBIDDEN:
+            log.info("%s can't be listed, so %s: %s", kind.plural, SPARABLE[kind], error.message)
             return None
         if kind is objects.SERVERS and error.gone:
             raise ApiError(error.status, "NoCRD", f"{names.CRD_NAME} is not installed: apply the CRD") from error

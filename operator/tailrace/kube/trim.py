@@ -55,6 +55,11 @@ def replica_set(document: Document) -> Document:
     return {"metadata": metadata(document), "spec": _only(document.get("spec"), ("replicas",))}
 
 
+def budget(document: Document) -> Document:
+    """Keep of a PodDisruptionBudget what is asked for; its status changes with every pod."""
+    return {"metadata": metadata(document), "spec": document.get("spec") or {}}
+
+
 def whole(document: Document) -> Document:
     """Keep everything but the record of who wrote which field."""
     meta = {field: value for field, value in (document.get("metadata") or {}).items() if field != "managedFields"}
@@ -84,6 +89,7 @@ def _told(status: Document) -> list[Document]:
 
 TRIMS: Final[Mapping[Resource, Callable[[Document], Document]]] = {
     objects.DEPLOYMENTS: whole,
+    objects.BUDGETS: budget,
     objects.REPLICA_SETS: replica_set,
     objects.PODS: pod,
     objects.NODES: node,

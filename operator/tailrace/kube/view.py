@@ -34,7 +34,14 @@ from tailrace.kube.trim import TRIMS
 Measure = Callable[[Document, Mapping[str, str]], int | None]
 """GPU memory of a pod in GB from the labels of its node, None when they do not tell."""
 
-KINDS = (objects.DEPLOYMENTS, objects.REPLICA_SETS, objects.PODS, objects.NODES, objects.SERVERS)
+KINDS = (
+    objects.DEPLOYMENTS,
+    objects.BUDGETS,
+    objects.REPLICA_SETS,
+    objects.PODS,
+    objects.NODES,
+    objects.SERVERS,
+)
 """In the order in which they are to be listed: then a pod whose node or server is not listed has lost it."""
 
 _LOST_NODE = Node(lost=True)
@@ -88,6 +95,10 @@ class View:
     def deployment(self, key: str) -> Document | None:
         """Return the Deployment of this name among those that carry our label."""
         return self._stores[objects.DEPLOYMENTS].named(key)
+
+    def budget(self, key: str) -> Document | None:
+        """Return the PodDisruptionBudget of this name among those that carry our label."""
+        return self._stores[objects.BUDGETS].named(key)
 
     def node(self, name: str) -> Node | None:
         """Return what is known of a node, None when nothing is."""

@@ -80,9 +80,9 @@ def deployment(server: InferenceServer, template: Document, params: GateParams) 
         "metadata": {
             "name": meta.name,
             "namespace": meta.namespace,
-            "labels": _labels(server) | {LABEL_HASH: template_hash(template, params)},
+            "labels": own_labels(server) | {LABEL_HASH: template_hash(template, params)},
             "annotations": _annotations(server, params),
-            "ownerReferences": [_owner(server)],
+            "ownerReferences": [owner(server)],
         },
         "spec": {
             "replicas": server.spec.replicas,
@@ -95,8 +95,8 @@ def deployment(server: InferenceServer, template: Document, params: GateParams) 
 
 def controlled(live: Document, server: InferenceServer) -> bool:
     """Whether the Deployment is this very InferenceServer's."""
-    owner = objects.controller(live)
-    return owner is not None and owner.get("uid") == server.metadata.uid
+    found = objects.controller(live)
+    return found is not None and found.get("uid") == server.metadata.uid
 
 
 def template_is_due(live: Document, template: Document, params: GateParams) -> bool:
@@ -111,7 +111,7 @@ def changes(live: Document, server: InferenceServer, template: Document, params:
     wanted = {"replicas": server.spec.replicas, **_rollout(server)}
     patch += [_set(f"/spec/{field}", value) for field, value in wanted.items() if live["spec"].get(field, 0) != value]
     noted = {LABEL_HASH: template_hash(template, params)} if due else {}
-    patch += _map_changes(live, "labels", _labels(server) | noted)
+    patch += _map_changes(live, "labels", own_labels(server) | noted)
     if patch or objects.annotations(live).get(ANNOTATION_GENERATION) != str(server.metadata.generation):
         said = _annotations(server, params) if due else _generation(server)
         patch += _map_changes(live, "annotations", said)
@@ -174,7 +174,8 @@ def _rollout(server: InferenceServer) -> dict[str, Any]:
     }
 
 
-def _labels(server: InferenceServer) -> dict[str, str]:
+def own_labels(server: InferenceServer) -> dict[str, str]:
+    """Return the labels of every object that is made for this InferenceServer."""
     return {names.LABEL_SERVER: server.metadata.name, "app.kubernetes.io/managed-by": MANAGER}
 
 
@@ -186,7 +187,8 @@ def _generation(server: InferenceServer) -> dict[str, str]:
     return {ANNOTATION_GENERATION: str(server.metadata.generation)}
 
 
-def _owner(server: InferenceServer) -> Document:
+def owner(server: InferenceServer) -> Document:
+    """Return the reference by which an object is this InferenceServer's own, and goes with it."""
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,

@@ -70,6 +70,13 @@ RULES: Final = (
         (*_READ, "create", "patch"),
         "no pods are made or changed for an InferenceServer with spec.template",
     ),
+    Rule(
+        Where.SERVED,
+        "policy",
+        "poddisruptionbudgets",
+        (*_READ, "create", "patch", "delete"),
+        "no spec.disruptionBudget is carried out, and node drains take as many pods as they like",
+    ),
     Rule(Where.SERVED, "apps", "replicasets", ("list", "watch"), "the reason of a drain is not known"),
     Rule(Where.SERVED, "events.k8s.io", "events", ("create",), "no Event tells how a drain ended"),
     Rule(
