@@ -37,10 +37,10 @@ class Webhook:
     replica: Replica
     servers: Servers
 
-    def deployment(self, replicas: int = 2) -> Document:
+    def deployment(self) -> Document:
         """Return a Deployment of somebody else, of engines that abort on SIGTERM."""
         template = model_server_template(self.servers.log) | {"metadata": {"labels": THEIRS}}
-        spec = {"replicas": replicas, "selector": {"matchLabels": THEIRS}, "template": template}
+        spec = {"replicas": 1, "selector": {"matchLabels": THEIRS}, "template": template}
         return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "theirs"}, "spec": spec}
 
     def select(self) -> None:
@@ -115,7 +115,7 @@ def webhook(helm: Helm, embedded: EmbeddedCluster, namespace: str, tmp_path: Pat
 async def test_a_rollout_of_somebody_elses_deployment_loses_no_stream(webhook: Webhook) -> None:
     servers = webhook.servers
     servers.apply(webhook.deployment())
-    await asyncio.to_thread(servers.wait_ready, "adopted", 2)
+    await asyncio.to_thread(servers.wait_ready, "adopted", 1)
     for pod in servers.pods("adopted"):
         assert [one["name"] for one in pod["spec"]["initContainers"]] == [names.GATE_CONTAINER]
         assert pod["metadata"]["finalizers"] == [names.FINALIZER]
@@ -146,6 +146,6 @@ def test_pods_are_created_whatever_becomes_of_the_webhook(webhook: Webhook) -> N
     assert webhook.created(app="nobody-selects-it", hostNetwork=True) == ""
     assert webhook.servers.pods() == [], "a trial leaves nothing behind"
     webhook.replica.stop()
-    webhook.servers.apply(webhook.deployment(1))
+    webhook.servers.apply(webhook.deployment())
     (pod,) = eventually(webhook.servers.pods, what="a pod is created while the webhook is away")
     assert "initContainers" not in pod["spec"]
