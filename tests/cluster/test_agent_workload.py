@@ -1,5 +1,7 @@
 """The Deployment of an InferenceServer: what the operator keeps, and what it leaves to people."""
 
+import json
+
 import pytest
 from tests.cluster.agent_fixtures import QUICK, agent, conditions, container, inference_server, installed
 from tests.cluster.agents import AgentProcess
@@ -159,15 +161,25 @@ async def test_a_newer_release_of_the_operator_restarts_nothing(installed: Clust
         await new.until(lambda: "GateOutdated" not in conditions(installed, "one", namespace))
 
 
+NO_BUDGET = [{"op": "remove", "path": "/spec/disruptionBudget"}]
+
+
 def budget(cluster: Cluster, namespace: str) -> dict[str, object]:
     """Return the spec of the budget, empty when there is none."""
     found: dict[str, object] = cluster.get("pdb", "one", "-n", namespace).get("spec", {})
     return found
 
 
-async def test_a_disruption_budget_is_kept_as_long_as_it_is_asked_for(
+def degraded(cluster: Cluster, namespace: str, name: str) -> str:
+    """Return the reason of the condition Degraded, empty without one."""
+    return str(conditions(cluster, name, namespace).get("Degraded", {}).get("reason", ""))
+
+
+async def test_a_disruption_budget_is_kept_as_long_as_it_is_asked_for_and_somebody_elses_is_left_alone(
     installed: Cluster, namespace: str, agent: AgentProcess
 ) -> None:
+    installed.kubectl("create", "pdb", "taken", "-n", namespace, "--selector=app=theirs", "--min-available=7")
+    installed.apply(inference_server("taken", namespace, replicas=0, disruptionBudget={"maxUnavailable": 1}))
     installed.apply(inference_server("one", namespace, replicas=0, disruptionBudget={"maxUnavailable": 1}))
     await agent.until(lambda: budget(installed, namespace).get("maxUnavailable") == 1)
     installed.apply(inference_server("one", namespace, replicas=0, disruptionBudget={"minAvailable": "50%"}))
@@ -175,24 +187,8 @@ async def test_a_disruption_budget_is_kept_as_long_as_it_is_asked_for(
     assert "maxUnavailable" not in budget(installed, namespace)
     installed.kubectl("delete", "pdb", "one", "-n", namespace)
     await agent.until(lambda: budget(installed, namespace))
-    installed.kubectl(
-        "patch", "isvr", "one", "-n", namespace, "--type=json", '-p=[{"op":"remove","path":"/spec/disruptionBudget"}]'
-    )
+    installed.kubectl("patch", "isvr", "one", "-n", namespace, "--type=json", f"-p={json.dumps(NO_BUDGET)}")
     await agent.until(lambda: not budget(installed, namespace))
-
-
-async def test_the_budget_goes_with_its_server_and_somebody_elses_is_left_alone(
-    installed: Cluster, namespace: str, agent: AgentProcess
-) -> None:
-    installed.kubectl("create", "pdb", "one", "-n", namespace, "--selector=app=theirs", "--min-available=7")
-    installed.apply(inference_server("one", namespace, replicas=0, disruptionBudget={"maxUnavailable": 1}))
-    await agent.until(
-        lambda: conditions(installed, "one", namespace).get("Degraded", {}).get("reason") == "BudgetNameTaken"
-    )
-    assert budget(installed, namespace)["minAvailable"] == 7
-    installed.kubectl("delete", "isvr", "one", "-n", namespace)
-    installed.apply(inference_server("two", namespace, replicas=0, disruptionBudget={"maxUnavailable": 1}))
-    await agent.until(lambda: installed.get("pdb", "two", "-n", namespace))
-    installed.kubectl("delete", "isvr", "two", "-n", namespace)
-    await agent.until(lambda: not installed.get("pdb", "two", "-n", namespace))
-    assert budget(installed, namespace)["minAvailable"] == 7
+    await agent.until(lambda: degraded(installed, namespace, "taken") == "BudgetNameTaken")
+    assert degraded(installed, namespace, "one") == "AsExpected"
+    assert installed.get("pdb", "taken", "-n", namespace)["spec"]["minAvailable"] == 7
