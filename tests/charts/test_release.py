@@ -186,6 +186,22 @@ def cordon(cluster: Cluster, namespace: str, mark: str | None) -> None:
     cluster.kubectl("patch", "pod", "mine", "-n", namespace, "--type=merge", "-p", json.dumps(body))
 
 
+def test_an_upgrade_keeps_the_certificate_of_the_webhook(
+    embedded: EmbeddedCluster, namespace: str, release: Callable[..., str]
+) -> None:
+    def trusted() -> tuple[dict[str, str], str]:
+        name = f"{namespace}-tailrace"
+        (webhook,) = embedded.get("mutatingwebhookconfiguration", name)["webhooks"]
+        return embedded.get("secret", "tailrace-webhook", "-n", namespace)["data"], webhook["clientConfig"]["caBundle"]
+
+    settings = ("--set", "webhook.enabled=true", "--set", "replicaCount=0")
+    release("install", *settings)
+    data, authority = trusted()
+    assert data["ca.crt"] == authority
+    release("upgrade", *settings, "--set", "webhook.timeoutSeconds=1")
+    assert trusted() == (data, authority)
+
+
 def test_the_definition_and_its_resources_outlive_their_chart(
     helm: Helm, embedded: EmbeddedCluster, namespace: str, crds: str
 ) -> None:

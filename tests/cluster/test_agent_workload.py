@@ -190,5 +190,5 @@ async def test_a_disruption_budget_is_kept_as_long_as_it_is_asked_for_and_somebo
     installed.kubectl("patch", "isvr", "one", "-n", namespace, "--type=json", f"-p={json.dumps(NO_BUDGET)}")
     await agent.until(lambda: not budget(installed, namespace))
     await agent.until(lambda: degraded(installed, namespace, "taken") == "BudgetNameTaken")
-    assert degraded(installed, namespace, "one") == "AsExpected"
+    await agent.until(lambda: degraded(installed, namespace, "one") == "AsExpected")
     assert installed.get("pdb", "taken", "-n", namespace)["spec"]["minAvailable"] == 7
