@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 AUTHORITY = "tailrace-test-ca"
 LIFETIME = datetime.timedelta(days=30)
 SERVER_NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
-SERVER_ADDRESSES = ("127.0.0.1", "10.0.0.1")
 
 _Key = ec.EllipticCurvePrivateKey
 
@@ -28,13 +28,13 @@ class Certificates:
     tokens_key: Path
 
 
-def write_certificates(folder: Path) -> Certificates:
-    """Create `folder` and write a fresh set of keys and certificates into it."""
+def write_certificates(folder: Path, addresses: Iterable[str]) -> Certificates:
+    """Create `folder` and write a fresh set of keys and certificates into it, for a server at these addresses."""
     folder.mkdir(parents=True, mode=0o700)
     paths = Certificates(*(folder / name for name in ("ca.crt", "server.crt", "server.key", "tokens.key")))
     ca_key, server_key, tokens_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
     paths.ca.write_bytes(_pem(_authority(ca_key)))
-    paths.server.write_bytes(_pem(_serving(server_key, ca_key)))
+    paths.server.write_bytes(_pem(_serving(server_key, ca_key, addresses)))
     _write_key(paths.server_key, server_key)
     _write_key(paths.tokens_key, tokens_key)
     return paths
@@ -74,14 +74,14 @@ def _authority(key: _Key) -> x509.Certificate:
     )
 
 
-def _serving(key: _Key, ca_key: _Key) -> x509.Certificate:
-    addresses = [x509.IPAddress(ipaddress.ip_address(address)) for address in SERVER_ADDRESSES]
-    names = [x509.DNSName(name) for name in SERVER_NAMES]
+def _serving(key: _Key, ca_key: _Key, names: Iterable[str]) -> x509.Certificate:
+    addresses = [x509.IPAddress(ipaddress.ip_address(address)) for address in names]
+    hosts = [x509.DNSName(name) for name in SERVER_NAMES]
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     return (
         _builder("kube-apiserver", AUTHORITY, key)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([*names, *addresses]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([*hosts, *addresses]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(authority, critical=False)
         .sign(ca_key, hashes.SHA256())

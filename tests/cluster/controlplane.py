@@ -1,8 +1,10 @@
-"""A real Kubernetes control plane on 127.0.0.1: etcd, kube-apiserver, kube-controller-manager, kube-scheduler.
+"""A real Kubernetes control plane on this machine: etcd, kube-apiserver, kube-controller-manager, kube-scheduler.
 
-Settings are chosen for tests: no fsync, quick reactions to lost nodes, RBAC on. Nothing listens beyond loopback.
+Settings are chosen for tests: no fsync, quick reactions to lost nodes, RBAC on. Nothing listens beyond loopback, but
+for an API server that a real node must reach: `Place` says where.
 """
 
+import ipaddress
 import secrets
 import ssl
 import time
@@ -42,20 +44,25 @@ class Endpoints:
     etcd_peer: int
     api: int
 
-    @property
-    def server(self) -> str:
-        """The API server's base URL."""
-        return f"https://127.0.0.1:{self.api}"
+
+@dataclass(frozen=True)
+class Place:
+    """Where the API server listens, and where Services are. With `published` it is the Service `kubernetes` too."""
+
+    address: str = "127.0.0.1"
+    services: str = SERVICE_RANGE
+    published: bool = False
 
 
 class ControlPlane:
     """Starts and stops the four processes; files live in `workdir`, logs in `workdir/logs`."""
 
-    def __init__(self, workdir: Path, binaries: Mapping[str, Path]) -> None:
+    def __init__(self, workdir: Path, binaries: Mapping[str, Path], place: Place = Place()) -> None:
         self.workdir = workdir
+        self._place = place
         self._binaries = binaries
         self._processes: list[ManagedProcess] = []
-        self._certificates = write_certificates(workdir / "pki")
+        self._certificates = write_certificates(workdir / "pki", _names(place))
         self._tokens = {name: secrets.token_urlsafe(32) for name in (ADMIN, KUBELET)}
         self._token_file = _write_token_file(workdir / "pki" / "tokens.csv", self._tokens)
         self.endpoints = Endpoints(0, 0, 0)
@@ -63,7 +70,7 @@ class ControlPlane:
     @property
     def server(self) -> str:
         """The API server's base URL."""
-        return self.endpoints.server
+        return f"https://{self._place.address}:{self.endpoints.api}"
 
     @property
     def ca_file(self) -> Path:
@@ -108,13 +115,16 @@ class ControlPlane:
         self.endpoints = Endpoints(*free_ports(3))
         self._write_kubeconfigs()
         self._run("etcd", etcd_flags(self.endpoints, self.workdir / "etcd"))
-        self._run("kube-apiserver", api_server_flags(self.endpoints, self._certificates, self._token_file))
+        self._run("kube-apiserver", self._api_server_flags())
         self._wait_for_api("/readyz")
         kubeconfig = self.kubeconfig
         self._run("kube-controller-manager", controller_manager_flags(kubeconfig, self._certificates))
         self._run("kube-scheduler", scheduler_flags(kubeconfig))
         self._wait_for_api("/api/v1/namespaces/default/serviceaccounts/default")
         self._wait_for_api("/api/v1/namespaces/default/configmaps/kube-root-ca.crt")
+
+    def _api_server_flags(self) -> list[str]:
+        return api_server_flags(self.endpoints, self._certificates, self._token_file, self._place)
 
     def _write_kubeconfigs(self) -> None:
         for path, user in ((self.kubeconfig, ADMIN), (self.kubelet_kubeconfig, KUBELET)):
@@ -169,12 +179,17 @@ def etcd_flags(endpoints: Endpoints, data: Path) -> list[str]:
     ]
 
 
-def api_server_flags(endpoints: Endpoints, certificates: Certificates, tokens: Path) -> list[str]:
+def _names(place: Place) -> list[str]:
+    """Return the addresses that the API server is called by: its own, and the first of its Services."""
+    return [place.address, str(ipaddress.ip_network(place.services)[1])]
+
+
+def api_server_flags(endpoints: Endpoints, certificates: Certificates, tokens: Path, place: Place) -> list[str]:
     """Return kube-apiserver's flags: RBAC, static tokens for the two administrators, service-account tokens."""
     return [
         f"--etcd-servers=http://127.0.0.1:{endpoints.etcd}",
-        "--bind-address=127.0.0.1",
-        "--advertise-address=127.0.0.1",
+        f"--bind-address={place.address}",
+        f"--advertise-address={place.address}",
         f"--secure-port={endpoints.api}",
         f"--tls-cert-file={certificates.server}",
         f"--tls-private-key-file={certificates.server_key}",
@@ -184,8 +199,8 @@ def api_server_flags(endpoints: Endpoints, certificates: Certificates, tokens: P
         f"--service-account-issuer={ISSUER}",
         f"--service-account-key-file={certificates.tokens_key}",
         f"--service-account-signing-key-file={certificates.tokens_key}",
-        f"--service-cluster-ip-range={SERVICE_RANGE}",
-        "--endpoint-reconciler-type=none",
+        f"--service-cluster-ip-range={place.services}",
+        f"--endpoint-reconciler-type={'lease' if place.published else 'none'}",
         "--allow-privileged=true",
         "--profiling=false",
     ]

@@ -57,8 +57,12 @@ class ManagedProcess:
     def stop(self, grace_seconds: float = 5.0) -> None:
         """Send SIGTERM, wait at most `grace_seconds`, then kill; returns when the process is gone."""
         self._signal(signal.SIGTERM)
+        self.wait(grace_seconds)
+
+    def wait(self, seconds: float) -> None:
+        """Return when the process is gone; kill it after so many seconds."""
         try:
-            self._process.wait(grace_seconds)
+            self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
 

@@ -42,13 +42,22 @@ def _kubernetes(name: str) -> Tool:
     return Tool(name, "kubernetes", f"k8s.io/kubernetes/cmd/{name}", "k8s.io/kubernetes")
 
 
+def _containerd(name: str) -> Tool:
+    module = "github.com/containerd/containerd/v2"
+    return Tool(name, "containerd", f"{module}/cmd/{name}", module)
+
+
 _KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet", "kube-proxy")
-TOOLS = {name: _kubernetes(name) for name in _KUBERNETES} | {
+_CONTAINERD = ("containerd", "containerd-shim-runc-v2", "ctr")
+TOOLS = {name: _kubernetes(name) for name in _KUBERNETES} | {name: _containerd(name) for name in _CONTAINERD}
+TOOLS |= {
+    "coredns": Tool("coredns", "coredns", "github.com/coredns/coredns", "github.com/coredns/coredns"),
     "etcd": Tool("etcd", "etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3"),
     "helm": Tool("helm", "helm", "helm.sh/helm/v3/cmd/helm", "helm.sh/helm/v3"),
     "kwok": Tool("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", "sigs.k8s.io/kwok"),
 }
 CONTROL_PLANE = ("etcd", "kubectl", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+NODE = ("kubelet", "kube-proxy", *_CONTAINERD, "coredns")
 
 
 def cache_root() -> Path:
@@ -130,7 +139,7 @@ def ensure(names: Iterable[str] = CONTROL_PLANE) -> dict[str, Path]:
     compiler = go_version()
     targets = {tool: _target(tool, compiler) for tool in wanted}
     if any(not path.exists() for path in targets.values()):
-        with _lock(cache_root() / "lock"):
+        with locked(cache_root() / "lock"):
             _build_missing({tool: path for tool, path in targets.items() if not path.exists()})
     return found | {tool.name: path for tool, path in targets.items()}
 
@@ -147,13 +156,14 @@ def _target(tool: Tool, compiler: str) -> Path:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def locked(path: Path, wait: str = "another process is building the tools") -> Iterator[None]:
+    """Hold the lock file at `path`, one process at a time; the one that has to wait says `wait`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _say("another process is building the tools: waiting for it")
+            _say(f"{wait}: waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
