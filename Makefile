@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo image test check bench bench-routing soak crds lock wheel-compiled clean
+.PHONY: help setup demo image test check bench bench-routing soak crds lock wheel-compiled clean clean-node
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -31,6 +31,7 @@ image: ## Build the image with docker; ARGS="-t registry.example/tailrace:0.1.0"
 
 test: setup ## Run every test, the cluster suites included; builds the cluster's binaries first
 	$(BIN)/python -m tests.cluster build
+	$(BIN)/python -m tests.node build
 	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 check: setup ## Check format, lint, types, layers and the core's coverage; print the code's statistics
@@ -67,3 +68,6 @@ wheel-compiled: setup ## Build a wheel whose core is compiled (a C compiler is n
 clean: ## Remove what the jobs have made here; the cluster's binaries stay in the user's cache
 	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	find operator tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-node: setup ## Remove what a test on a real node has left after it was killed
+	$(BIN)/python -m tests.node clean

@@ -5,7 +5,7 @@ from tests.repo.skips import pytest_make_collect_report, pytest_runtest_makerepo
 
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
-TOGETHER = frozenset({"charts", "faults"})
+TOGETHER = frozenset({"charts", "faults", "node"})
 """Folders whose tests share a cluster of their own: one worker runs them, so that there is one such cluster."""
 
 
@@ -15,3 +15,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         path = item.path.relative_to(config.rootpath)
         folder = path.parts[1] if len(path.parts) > 2 else ""
         item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else str(path)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the timelines that tests have recorded, also of those that passed."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    for report in reports:
+        for name, text in report.sections:
+            if "timeline" in name:
+                terminalreporter.section(f"timeline of {report.nodeid.rpartition('::')[2]}")
+                terminalreporter.write_line(text)

@@ -1,0 +1,144 @@
+"""Nothing is lost on a real kubelet when pods go for a planned reason: official client, no retries, final markers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from tests.cluster.servers import Servers, eventually
+from tests.node.documents import SERVER, SYSTEM, engine, server
+from tests.node.loads import CLIENTS, under_load
+from tests.node.nodes import NodeCluster
+from tests.node.release import Release
+from tests.node.timeline import Timeline
+from tests.node.witness import Witness
+
+REPLICAS = 2
+
+
+@dataclass
+class Operations:
+    """What people do to a served model and to Tailrace; each returns when it is asked for, or when it is over."""
+
+    node: NodeCluster
+    servers: Servers
+    release: Release
+
+    def restart(self) -> None:
+        self.servers.kubectl("rollout", "restart", f"deployment/{SERVER}")
+
+    def change_image(self) -> None:
+        self.servers.apply(server(replicas=REPLICAS, container=engine(image="tailrace:other")))
+
+    def undo(self) -> None:
+        self.servers.kubectl("rollout", "undo", f"deployment/{SERVER}")
+
+    def evict_all(self) -> None:
+        """Ask for every pod until it is granted, as `kubectl drain` does; the budget lets one go at a time."""
+        self.servers.apply(budget())
+        waiting = set(self.running())
+        while waiting:
+            waiting -= {name for name in waiting if self._is_evicted(name)}
+            time.sleep(0.5)
+        self.servers.kubectl("delete", "pdb", SERVER)
+
+    def delete_pod(self) -> None:
+        self.servers.kubectl("delete", "pod", self.running()[0], "--wait=false")
+
+    def scale_down(self) -> None:
+        self.servers.kubectl("scale", f"isvr/{SERVER}", "--replicas=1")
+
+    def upgrade_tailrace(self) -> None:
+        """Upgrade the release so that its replicas roll, and wait until no old one is left."""
+        before = self._replicas()
+        self.release.install("--set", "podAnnotations.example\\.com/changed=yes")
+        eventually(lambda: not before & self._replicas(), seconds=60, what="old replicas gone")
+
+    def running(self) -> list[str]:
+        """Return the names of the pods that are not being deleted."""
+        pods = self.servers.pods(SERVER)
+        return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+    def _replicas(self) -> set[str]:
+        pods = self.node.get("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=operator")["items"]
+        return {pod["metadata"]["uid"] for pod in pods}
+
+    def _is_evicted(self, name: str) -> bool:
+        space = self.servers.namespace
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": space}}
+        path = f"/api/v1/namespaces/{space}/pods/{name}/eviction"
+        result = self.node.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(body), check=False)
+        assert result.returncode == 0 or "disruption budget" in result.stderr, result.stderr
+        return result.returncode == 0
+
+
+def budget() -> dict[str, object]:
+    """Return a budget that lets one of the pods go at a time."""
+    spec = {"minAvailable": 1, "selector": {"matchLabels": {"tailrace.dev/server": SERVER}}}
+    return {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": SERVER}, "spec": spec}
+
+
+@dataclass
+class Steps:
+    """Runs one operation after the other under one load, and keeps what each has cost."""
+
+    servers: Servers
+    witness: Witness
+    lines: list[str] = field(default_factory=list)
+    lost: dict[str, int] = field(default_factory=dict)
+    idle: list[str] = field(default_factory=list)
+
+    async def run(self, act: Callable[[], None], *, gone: int, left: int = REPLICAS) -> None:
+        """Run one, until so many pods of the model have gone and so many are ready."""
+        name, began, load = act.__name__, time.monotonic(), self.witness.load
+        lost, before = len(load.losses), set(self.witness.going)
+        await asyncio.to_thread(act)
+        await self.witness.gone(len(before) + gone)
+        await asyncio.to_thread(self.servers.wait_ready, SERVER, left)
+        self.lost[name] = len(load.losses) - lost
+        went = [going for uid, going in self.witness.going.items() if uid not in before]
+        self.idle += [f"{name}: {going.name}" for going in went if not going.streaming]
+        streams = ", ".join(str(going.streaming) for going in went)
+        took = f"{time.monotonic() - began:.1f} s"
+        self.lines.append(
+            f"{name}: {took}, {len(went)} pods went with {streams or 'no'} streams, {self.lost[name]} lost"
+        )
+
+
+async def test_no_stream_is_lost_by_anything_that_is_planned(
+    node: NodeCluster, servers: Servers, release: Release, request: pytest.FixtureRequest
+) -> None:
+    asked = Operations(node, servers, release)
+    async with under_load(servers, release) as (load, witness):
+        steps = Steps(servers, witness)
+        async with Timeline(node, witness) as timeline:
+            await steps.run(asked.restart, gone=2)
+        await steps.run(asked.change_image, gone=2)
+        await steps.run(asked.undo, gone=2)
+        await steps.run(asked.evict_all, gone=2)
+        await steps.run(asked.delete_pod, gone=1)
+        await steps.run(asked.upgrade_tailrace, gone=0)
+        await steps.run(asked.scale_down, gone=1, left=1)
+    servers.kubectl("scale", f"isvr/{SERVER}", "--replicas=2")
+    request.node.add_report_section("call", "timeline", "\n".join([timeline.text(load), *steps.lines]))
+    assert not load.losses, (steps.lost, load.losses[:3])
+    assert len(load.records) > CLIENTS
+    assert not steps.idle, f"the run is invalid: pods that had no stream when they were deleted: {steps.idle}"
+    assert timeline.in_order(load), timeline.text(load)
+    await asyncio.to_thread(servers.wait_ready, SERVER, 2)
+
+
+async def test_without_the_gate_a_restart_loses_streams(servers: Servers, release: Release) -> None:
+    name = "ungated"
+    drain = {"timeoutSeconds": 30, "settleSeconds": 1, "gate": "None"}
+    servers.apply(server("--model", name, name=name, models=[{"name": name}], drain=drain))
+    await asyncio.to_thread(servers.wait_ready, name, 1)
+    async with under_load(servers, release, model=name) as (load, witness):
+        await asyncio.to_thread(servers.kubectl, "rollout", "restart", f"deployment/{name}")
+        await witness.gone(1)
+    servers.kubectl("delete", "isvr", name, "--wait=false")
+    assert load.losses, "engines that get SIGTERM at once must cost streams, or the proof proves nothing"
