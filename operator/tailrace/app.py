@@ -32,6 +32,7 @@ from tailrace.http.peerdoor import PeerDoor
 from tailrace.http.peers import Peers
 from tailrace.http.proxy import ProxyDoor
 from tailrace.http.routing import RoutingDoor
+from tailrace.http.serving import Runner
 from tailrace.link import ChildHealth, Cordon, Desired, GateMark, Member, Members, Message, Observed
 from tailrace.running import Listener, Stop, listen, own_address, running
 from tailrace.settings import Settings
@@ -77,6 +78,7 @@ class Replica:
         self.stopping = False
         self.child_health = ChildHealth(0.0, 0.0, leader=False, holder="")
         self.superseded = asyncio.Event()
+        self._doors: tuple[Runner, ...] = ()
         self.kubernetes = KubernetesChild(agent_command(self.me), self.hear, self.clock) if in_cluster else None
         self.metrics = Metrics(self.router.status, leader=self._leader, watch_age=self._watch_age)
         self.proxy = ProxyDoor(self.router, self.clock, settings, self.metrics)
@@ -202,6 +204,7 @@ class Replica:
             session = await stack.enter_async_context(aiohttp.ClientSession())
             await stack.enter_async_context(running([*self._jobs(session), *more], stop.fail))
             stack.push_async_callback(self._leave)
+            self._doors = (self.proxy.runner(), self.routing.runner())
             where = [await listen(stack, self.settings.host, listener) for listener in self._listeners()]
             stack.push_async_callback(self.proxy.close)
             log.info("serving: OpenAI proxy on %s, /route on %s, admin on %s", *where)
@@ -241,10 +244,10 @@ class Replica:
 
     def _listeners(self) -> tuple[Listener, ...]:
         """Return the ports; admin last, because from then on the replica may be found ready."""
-        settings = self.settings
+        settings, (proxy, routing) = self.settings, self._doors
         return (
-            Listener("OpenAI proxy", "proxy_port", self.proxy.runner(), settings.proxy_port),
-            Listener("routing", "routing_port", self.routing.runner(), settings.routing_port),
+            Listener("OpenAI proxy", "proxy_port", proxy, settings.proxy_port),
+            Listener("routing", "routing_port", routing, settings.routing_port),
             Listener("admin", "admin_port", self.admin.runner(), settings.admin_port),
         )
 
@@ -263,14 +266,21 @@ class Replica:
         self.router.close()
 
     async def _finish(self) -> None:
-        self.proxy.leave()
+        """Take what arrives until nobody sends here any more, then new requests on old connections only, and finish."""
+        for door in self._doors:
+            door.leave()
         await self._sleep(self.settings.settle_seconds)
-        self.proxy.leave()
-        self.router.close()
+        for door in self._doors:
+            await door.stop_listening()
         deadline = self.clock() + self.settings.shutdown_seconds
         # Polled, because ends of requests are too many to announce each.
-        while (self._in_flight() or self.proxy.unread()) and self.clock() < deadline:
+        while self._is_needed() and self.clock() < deadline:
             await self._sleep(FINISH_POLL_SECONDS)
+
+    def _is_needed(self) -> bool:
+        """Whether anything is in flight, or a client may be about to send a request on a connection that it keeps."""
+        open_connections = sum(door.open_connections() for door in self._doors)
+        return bool(open_connections or self._in_flight())
 
     def _in_flight(self) -> int:
         """Return what keeps a stopping replica: attempts, leases, and requests whose client has yet to read the end."""

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import aiohttp
 import pytest
 from tests.app.waiting import eventually
 from tests.http.engine import ScriptedEngine, Turn
@@ -37,6 +36,7 @@ from tailrace.core.model import (
     ServerSpec,
     Snapshot,
 )
+from tailrace.http import serving as doors
 from tailrace.http.carry import _Relayed
 from tailrace.http.health import Check
 from tailrace.link import ChildHealth, Cordon, GateMark, Member, Members, Observed
@@ -342,7 +342,21 @@ async def serving(one: Replica, caplog: pytest.LogCaptureFixture) -> tuple[async
     return task, caplog.text.partition("proxy on ")[2].partition(",")[0]
 
 
-async def test_requests_are_taken_until_the_settle_time_is_over(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture
+def short_idleness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have connections be idle soon."""
+    monkeypatch.setattr(doors, "IDLE_SECONDS", 0.2)
+
+
+async def dialled(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to ``host:port``."""
+    host, port = address.split(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+async def test_new_connections_are_taken_until_the_settle_time_is_over_and_old_ones_are_served_once_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     settled, settle = asyncio.Event(), 33.0
 
     async def sleep(seconds: float) -> None:
@@ -354,45 +368,40 @@ async def test_requests_are_taken_until_the_settle_time_is_over(caplog: pytest.L
     task, proxy = await serving(one, caplog)
     held = one.router.acquire(Request("m"), one.clock())
     assert isinstance(held, Pick)
-    async with aiohttp.ClientSession() as session:
-
-        async def reason() -> str | None:
-            async with session.post(f"http://{proxy}/v1/completions", json={"model": "m"}) as answer:
-                return answer.headers.get("x-tailrace-dropped-reason")
-
-        os.kill(os.getpid(), signal.SIGTERM)
-        await eventually(lambda: one.stopping)
-        assert await reason() == "rejected-saturated"
-        settled.set()
-        assert await reason() == "rejected-shutting-down"
+    before, writer = await dialled(proxy)
+    assert b"close" not in (await asked(before, writer)).lower()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await eventually(lambda: one.stopping)
+    late, late_writer = await dialled(proxy)
+    assert b"connection: close" in (await asked(late, late_writer)).lower()
+    settled.set()
+    head = (await asked(before, writer)).lower()
+    assert b"connection: close" in head
+    assert b"rejected-saturated" in head, "it still decides itself"
+    await eventually(lambda: not one._doors[0].sites)
+    with pytest.raises(OSError, match=r"[Cc]onnect"):
+        await dialled(proxy)
     assert not task.done()
     one.router.release(held.attempt, Outcome.COMPLETED, one.clock())
     await asyncio.wait_for(task, 5)
+    for each in (writer, late_writer):
+        each.close()
 
 
-async def test_connections_that_clients_keep_are_given_up_while_settling(caplog: pytest.LogCaptureFixture) -> None:
-    """Or a client's next request would come on a connection to a replica that refuses it, past every Service."""
-    settled, settle = asyncio.Event(), 33.0
-
-    async def sleep(seconds: float) -> None:
-        await (settled.wait() if seconds == settle else asyncio.sleep(seconds))
-
-    one = Replica(SETTINGS.model_copy(update={"settle_seconds": settle}), in_cluster=False, sleep=sleep)
+async def test_a_client_that_keeps_a_connection_is_waited_for_until_it_has_been_idle(
+    caplog: pytest.LogCaptureFixture, short_idleness: None
+) -> None:
+    one = Replica(SETTINGS.model_copy(update={"shutdown_seconds": 600.0}), in_cluster=False)
     one.apply(Snapshot((SERVER,), ()))
     task, proxy = await serving(one, caplog)
-    host, port = proxy.split(":")
-    before, writer = await asyncio.open_connection(host, int(port))
-    assert b"close" not in (await asked(before, writer)).lower()
+    idle, writer = await dialled(proxy)
+    await asked(idle, writer)
     os.kill(os.getpid(), signal.SIGTERM)
-    assert await asyncio.wait_for(before.read(), 5) == b"", "an idle connection is closed"
-    late, late_writer = await asyncio.open_connection(host, int(port))
-    idle, idle_writer = await asyncio.open_connection(host, int(port))
-    assert b"connection: close" in (await asked(late, late_writer)).lower()
-    settled.set()
-    assert await asyncio.wait_for(idle.read(), 5) == b"", "one that was opened meanwhile, too"
+    await eventually(lambda: one.stopping)
+    assert not task.done()
+    assert await asyncio.wait_for(idle.read(), 5) == b""
     await asyncio.wait_for(task, 5)
-    for each in (writer, late_writer, idle_writer):
-        each.close()
+    writer.close()
 
 
 async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
@@ -488,7 +497,7 @@ async def test_a_stopping_replica_waits_for_a_request_whose_attempt_has_ended(
     task, proxy = await serving(one, caplog)
     answer = await ask(proxy)
     assert await asyncio.wait_for(answer.read(), 5) == b"x" * LARGE
-    await eventually(lambda: one.proxy.unread() == one.router.in_flight() == 0)
+    await eventually(lambda: one.router.in_flight() == 0)
     await past_its_first_polls(one)
     assert not task.done()
     go_on.set()

@@ -57,6 +57,14 @@ class _Tail(httpx2.AsyncByteStream):
         await self._stream.aclose()
 
 
+def _told(error: BaseException) -> str:
+    """Return an error with its causes: the client's own says no more than that there was one."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    return " < ".join(f"{type(one).__name__}: {one}" for one in causes)
+
+
 @dataclass
 class Load:
     """A steady load: `clients` tasks, each with one stream at a time, lengths drawn from a seed.
@@ -123,7 +131,7 @@ class Load:
         try:
             await self._read(record, prompt)
         except (APIError, httpx2.HTTPError) as error:
-            record.error = f"{type(error).__name__}: {error}"
+            record.error = _told(error)
             await asyncio.sleep(0.05)  # a refused client must not turn into a busy loop
         finally:
             record.ended_at = time.time()

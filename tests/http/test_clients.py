@@ -16,6 +16,7 @@ from tests.http.engine import Behaviour, Turn, stay_silent
 from tests.http.world import MODEL, World, eventually, raw_request
 
 from tailrace.core.model import Timeouts
+from tailrace.http import serving
 from tailrace.http.carry import Carry, _Relayed
 from tailrace.http.upstream import Upstream
 
@@ -172,7 +173,11 @@ async def test_a_slow_client_gets_everything() -> None:
         writer.close()
 
 
-async def test_what_a_client_has_yet_to_take_is_unread_though_its_request_has_ended() -> None:
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_door_that_closes_waits_until_a_client_has_got_the_end_of_its_answer(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "IDLE_SECONDS", 0.05)
     size = 60_000
 
     async def large(turn: Turn) -> None:
@@ -182,17 +187,20 @@ async def test_what_a_client_has_yet_to_take_is_unread_though_its_request_has_en
     async with World() as world:
         (engine,) = await world.simple()
         engine.default = large
-        assert world.proxy.unread() == 0
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.connect(("127.0.0.1", world.proxy_port))
+            if when == "before":
+                world.door.leave()
             sock.sendall(raw_request(STREAM))
             await eventually(lambda: engine.received != [] and world.proxy.in_flight() == 0, "not ended")
-            assert world.proxy.unread() > size / 2
+            world.door.leave()
+            await asyncio.sleep(0.2)
+            assert world.door.open_connections() == 1
             got = 0
             while got < size:
                 got += len(await asyncio.to_thread(sock.recv, size))
-            await eventually(lambda: world.proxy.unread() == 0, "unread")
+            await eventually(lambda: world.door.open_connections() == 0, "unread")
 
 
 async def test_a_client_that_leaves_during_a_retry_frees_its_slot() -> None:

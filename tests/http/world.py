@@ -91,7 +91,8 @@ class World:
         self.session = await self._stack.enter_async_context(
             aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=20))
         )
-        self.proxy_port = await self._listen(self.proxy.runner())
+        self.door = self.proxy.runner()
+        self.proxy_port = await self._listen(self.door)
         self._stack.push_async_callback(self.proxy.close)
         return self
 

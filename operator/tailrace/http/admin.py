@@ -19,7 +19,7 @@ from tailrace.http.dispatch import Dispatch, Route, get, post
 from tailrace.http.errors import DoorError, bad_request
 from tailrace.http.health import Check, Health, report
 from tailrace.http.pickdoor import PickDoor
-from tailrace.http.serving import runner
+from tailrace.http.serving import Runner, runner
 from tailrace.http.views import drain_view, find_uid, namespace_of, router_view
 from tailrace.settings import Settings
 
@@ -76,7 +76,7 @@ class AdminDoor:
         """Return the uids of the pods whose gate has said hello to this replica."""
         return frozenset(self._gates)
 
-    def runner(self) -> web.BaseRunner:
+    def runner(self) -> Runner:
         """Return what runs the door; see ``serving.runner``."""
         routes = [
             get("/livez", self._livez),

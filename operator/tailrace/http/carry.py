@@ -24,6 +24,7 @@ from tailrace.http.errors import failed, refused
 from tailrace.http.headers import to_client, to_upstream
 from tailrace.http.observer import Observer
 from tailrace.http.rewrite import replace_model
+from tailrace.http.serving import leaving
 from tailrace.http.upstream import AttemptError, Upstream, words
 from tailrace.http.usage import read_usage
 from tailrace.http.watch import Stop, Watch
@@ -45,8 +46,6 @@ class Means:
     observer: Observer
     upstream: Upstream
     live: dict[str, Carry]
-    leaving: bool = False
-    """Every answer asks its client to connect anew: this replica is about to stop."""
 
 
 class _Relayed(web.StreamResponse):
@@ -106,11 +105,6 @@ class Carry:
         if isinstance(step, Fail):
             return await self._fail(step)
         return self._answer()
-
-    def leave(self) -> None:
-        """Have the client connect anew for its next request: said in the head, or done after the end."""
-        if self._response is not None:
-            self._response.force_close()
 
     def cut(self) -> None:
         """End the attempt in flight: its endpoint's drain deadline has passed."""
@@ -172,8 +166,8 @@ class Carry:
         self._response = response
         if upstream.status >= 400:
             self.code = str(upstream.status)
-        if self._means.leaving:
-            self.leave()
+        if leaving(self._request):
+            response.force_close()
         await response.prepare(self._request)
         return response
 

@@ -20,7 +20,7 @@ from tailrace.http.dispatch import Dispatch, get, post
 from tailrace.http.errors import DoorError, refused
 from tailrace.http.headers import NAMESPACE, REQUEST_ID, request_id
 from tailrace.http.observer import Observer
-from tailrace.http.serving import hang_up, runner, unread
+from tailrace.http.serving import Runner, runner
 from tailrace.http.upstream import Upstream
 from tailrace.settings import Settings
 
@@ -47,38 +47,16 @@ class ProxyDoor:
         )
         self._opened_at = int(clock())
         self._under_way = 0
-        self._servers: list[web.ServerRunner] = []
 
-    def runner(self) -> web.BaseRunner:
+    def runner(self) -> Runner:
         """Return what runs the door; see ``serving.runner``."""
         routes = [post(path, self._relay) for path in RELAYED]
         routes += [get("/v1/models", self._models), get(_ONE_MODEL, self._model)]
-        made = runner(Dispatch(routes, unknown=f"the proxy serves {', '.join(RELAYED)} and /v1/models"))
-        self._servers.append(made)
-        return made
+        return runner(Dispatch(routes, unknown=f"the proxy serves {', '.join(RELAYED)} and /v1/models"))
 
     def in_flight(self) -> int:
         """Return how many requests are under way, those included whose client has yet to read the last bytes."""
         return self._under_way
-
-    def unread(self) -> int:
-        """Return how many bytes of answers are on their way to clients, those of requests that have ended included.
-
-        Looks at every connection: for a door that is about to close.
-        """
-        return sum(unread(server) for server in self._servers)
-
-    def leave(self) -> None:
-        """Have clients connect anew, elsewhere: idle connections are closed, others after the request they carry.
-
-        Requests go on being taken. Call it when this replica is to stop, and again before the router is closed: a
-        client sends its next request on a connection that it was let keep, and would be refused there.
-        """
-        self._means.leaving = True
-        for carry in self._means.live.values():
-            carry.leave()
-        for server in self._servers:
-            hang_up(server)
 
     def cut(self, attempt_ids: Iterable[str]) -> None:
         """End these attempts: those without a byte sent are re-routed, streams end with an error. Others' are left."""
@@ -110,7 +88,6 @@ class ProxyDoor:
             return await visit.carry.run()
         except DoorError as error:
             visit.refused(error)
-            error.close = error.close or self._means.leaving
             error.headers.setdefault(REQUEST_ID, identity)
             raise
         except asyncio.CancelledError:

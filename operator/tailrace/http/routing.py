@@ -22,7 +22,7 @@ from tailrace.http.errors import DoorError, refused
 from tailrace.http.given import Given, unknown
 from tailrace.http.headers import DESTINATION
 from tailrace.http.observer import Observer
-from tailrace.http.serving import runner
+from tailrace.http.serving import Runner, runner
 from tailrace.settings import Settings
 
 DOOR = "route"
@@ -61,7 +61,7 @@ class RoutingDoor:
             limit=settings.max_body_bytes, budget=settings.body_budget_bytes, seconds=settings.body_seconds
         )
 
-    def runner(self) -> web.BaseRunner:
+    def runner(self) -> Runner:
         """Return what runs the door; see ``serving.runner``."""
         methods = {"GET": self._route, "POST": self._route}
         routes = [Route("/route", methods), post(_LEASE, self._lease)]

@@ -28,6 +28,11 @@ MAX_FIELD_BYTES = 32 * 1024
 MAX_HEADERS = 128
 READ_BUFFER_BYTES = 64 * 1024
 
+IDLE_SECONDS = 1.0
+"""How long a connection must have been idle before a door that is about to close closes it."""
+
+UNREAD_POLL_SECONDS = 0.02
+
 CLOSING_SECONDS = 1.0
 """How long a closing server waits for handlers: those who close a door have waited for its requests before."""
 
@@ -36,22 +41,38 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
 
 
-def runner(handler: Handler) -> web.ServerRunner:
-    """Return what runs a door: ``await setup()``, start sites on it, ``await cleanup()``. Call it on the loop."""
-    return web.ServerRunner(_server(handler), shutdown_timeout=CLOSING_SECONDS)
+class Runner(web.ServerRunner):
+    """Runs a door: ``await setup()``, start sites on it, ``await cleanup()``; and lets its clients go before that.
+
+    Who closes a connection that a client was told to keep may close it as a request is on its way. So a door that is to
+    be closed says so in every answer that has not begun (``leave``), takes one more request on each connection whose
+    last answer had begun before that, and closes by itself only what has been idle for a while (``open_connections``).
+    """
+
+    def leave(self) -> None:
+        """Have clients connect anew, elsewhere: from now on every answer says that its connection ends with it."""
+        if isinstance(self.server, _Server):
+            self.server.leaving = True
+
+    async def stop_listening(self) -> None:
+        """Take no new connections."""
+        for site in list(self.sites):
+            await site.stop()
+
+    def open_connections(self) -> int:
+        """Close what was idle for ``IDLE_SECONDS`` and whose client has read everything; return how many are left."""
+        connections = list(self.server.connections) if self.server is not None else []
+        return sum(not (isinstance(each, _Connection) and each.hang_up()) for each in connections)
 
 
-def unread(of: web.ServerRunner) -> int:
-    """Return how many bytes its clients have yet to take, where that can be told: what is lost if the process ends."""
-    connections = of.server.connections if of.server is not None else ()
-    return sum(_unread(each.transport) for each in connections if each.transport is not None)
+def runner(handler: Handler) -> Runner:
+    """Return what runs a door. Call it on the loop."""
+    return Runner(_server(handler), shutdown_timeout=CLOSING_SECONDS)
 
 
-def hang_up(of: web.ServerRunner) -> None:
-    """Close the connections that wait for a request. aiohttp's own way drops what is left of the others' bodies."""
-    for connection in list(of.server.connections) if of.server is not None else ():
-        if isinstance(connection, _Connection):
-            connection.hang_up()
+def leaving(request: web.BaseRequest) -> bool:
+    """Whether the door that the request came through is about to close, so that its connection should end with it."""
+    return isinstance(request.protocol, _Connection) and request.protocol.leaving
 
 
 def _unread(transport: asyncio.Transport) -> int:
@@ -66,7 +87,7 @@ def _unacknowledged(sock: TransportSocket | None) -> int:
         return 0
 
 
-def _server(handler: Handler) -> web.Server:
+def _server(handler: Handler) -> _Server:
     """Return the server; a client that leaves cancels its handler."""
     return _Server(
         handler,
@@ -87,10 +108,31 @@ class _Connection(RequestHandler):
 
     __slots__ = ()
 
-    def hang_up(self) -> None:
-        """Close the connection if it waits for a request, and its client has read the last answer."""
-        if self._waiter is not None and self.transport is not None and not _unread(self.transport):
-            self.transport.close()
+    @property
+    def leaving(self) -> bool:
+        """Whether the connection ends with the next answer."""
+        return isinstance(self._manager, _Server) and self._manager.leaving
+
+    def hang_up(self) -> bool:
+        """Close the connection if it has been idle for long, and its client has read the last answer; tell if so."""
+        if self._waiter is None or self.transport is None or _unread(self.transport):
+            return False
+        idle = self._loop.time() - (self._next_keepalive_close_time - KEEPALIVE_SECONDS)
+        if idle < IDLE_SECONDS:
+            return False
+        self.transport.close()
+        return True
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer, or the rest of it. A connection that ends with it ends when the client has got all."""
+        if self.leaving and not resp.prepared:
+            resp.force_close()
+        done = await super().finish_response(request, resp, start_time)
+        while self.leaving and self.transport is not None and _unread(self.transport):  # noqa: ASYNC110 - none tells
+            await asyncio.sleep(UNREAD_POLL_SECONDS)
+        return done
 
     def handle_error(
         self,
@@ -113,5 +155,7 @@ class _Connection(RequestHandler):
 
 
 class _Server(web.Server):
+    leaving = False
+
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
