@@ -20,18 +20,18 @@ class RefusedError(Exception):
 
 
 class Helm:
-    """Runs helm. `home` keeps its caches away from those of the person who runs the tests."""
+    """Runs helm. `home` keeps its caches away from those of the person who runs the tests, by `environment`."""
 
     def __init__(self, binary: Path, home: Path) -> None:
         self._binary = binary
-        self._environment = {key: value for key, value in os.environ.items() if not key.startswith(("HELM_", "KUBE"))}
-        self._environment |= {f"HELM_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith(("HELM_", "KUBE"))}
+        self.environment |= {f"HELM_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
 
     def run(self, *args: str | Path, seconds: float = 300) -> str:
         """Return what helm printed; RefusedError when it failed."""
         command = [str(self._binary), *map(str, args)]
         result = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=self._environment, timeout=seconds
+            command, capture_output=True, text=True, check=False, env=self.environment, timeout=seconds
         )
         if result.returncode != 0:
             raise RefusedError(result.stderr or result.stdout)

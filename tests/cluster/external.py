@@ -16,14 +16,15 @@ from tests.cluster.controlplane import ClusterError
 class ExternalCluster(Cluster):
     """The current context of the user's kubeconfig; its nodes and its control plane are left alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, made: bool = False) -> None:
+        """With `made` the kubeconfig is still to be written."""
         kubectl = shutil.which("kubectl")
         if kubectl is None:
             raise ClusterError("CLUSTER=current needs `kubectl` on the PATH: install it")
         super().__init__(kubectl)
         self.workdir = Path(tempfile.mkdtemp(prefix="tailrace-cluster-"))
         self.kubeconfig = Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
-        if not self.kubeconfig.exists():
+        if not made and not self.kubeconfig.exists():
             raise ClusterError(f"CLUSTER=current needs a kubeconfig: {self.kubeconfig} does not exist")
 
     def __enter__(self) -> Self:

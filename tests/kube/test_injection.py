@@ -125,10 +125,31 @@ def test_the_gate_runs_under_the_restricted_pod_security_standard() -> None:
     }
 
 
-def test_the_gate_leaves_the_quality_of_service_class_alone() -> None:
-    resources = gate_of(inject(SMALLEST, PARAMS))["resources"]
-    assert resources["requests"] == resources["limits"]
-    assert resources["limits"].keys() == {"cpu", "memory"}
+GPU = {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": 1}
+
+
+@pytest.mark.parametrize("resources", [{"limits": GPU}, {"limits": GPU, "requests": GPU}])
+def test_a_pod_of_the_guaranteed_class_stays_one(resources: dict[str, Any]) -> None:
+    template = inject({"spec": {"containers": [{"name": "engine", "resources": resources}]}}, PARAMS)
+    for injected in (template, inject(template, PARAMS)):
+        gate = gate_of(injected)["resources"]
+        assert gate["requests"] == gate["limits"] == {"cpu": "100m", "memory": "128Mi"}
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {},
+        {"limits": {"cpu": "8"}},
+        {"limits": {"nvidia.com/gpu": 1}},
+        {"limits": GPU, "requests": {"cpu": "2"}},
+        {"limits": GPU, "requests": {"memory": "2Gi"}},
+    ],
+)
+def test_in_any_other_pod_the_gate_starts_as_fast_as_it_can(resources: dict[str, Any]) -> None:
+    guaranteed = {"name": "beside", "resources": {"limits": GPU}}
+    template = {"spec": {"containers": [guaranteed, {"name": "engine", "resources": resources}]}}
+    assert gate_of(inject(template, PARAMS))["resources"]["limits"] == {"cpu": "1", "memory": "128Mi"}
 
 
 def test_no_probe_of_the_gate_depends_on_routers_or_can_kill_it_later() -> None:

@@ -1,4 +1,4 @@
-"""One node, one release of the chart and one served model for all the tests of this folder."""
+"""One cluster with real nodes, one release of the chart and one served model for all the tests of this folder."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ import pytest
 from tests.charts.helm import Helm
 from tests.cluster import tools
 from tests.cluster.servers import Servers
-from tests.node.documents import SERVER, server
+from tests.node.documents import BESIDE, SERVER, server
 from tests.node.nodes import NodeCluster, missing
-from tests.node.release import Release
+from tests.node.outside import KindCluster, OutsideCluster
+from tests.node.release import AnyNode, Release
 
 NAMESPACE = "models"
+OUTSIDE: dict[str, type[OutsideCluster]] = {"current": OutsideCluster, "kind": KindCluster}
 
 
 @pytest.fixture(scope="session")
-def node(request: pytest.FixtureRequest) -> Iterator[NodeCluster]:
-    """Yield a cluster of one real node; skips where none can run, and fails there in CI."""
+def node(request: pytest.FixtureRequest) -> Iterator[AnyNode]:
+    """Yield the cluster that CLUSTER names, or a real node; skips where none can run, and fails there in CI."""
+    if named := OUTSIDE.get(os.environ.get("CLUSTER", "")):
+        with named() as outside:
+            yield outside
+        return
     if lacking := missing():
         if os.environ.get("CI", "").lower() == "true":
             pytest.fail(lacking, pytrace=False)
@@ -36,32 +42,50 @@ def node(request: pytest.FixtureRequest) -> Iterator[NodeCluster]:
 
 
 @pytest.fixture(scope="session")
-def release(node: NodeCluster, tmp_path_factory: pytest.TempPathFactory) -> Release:
-    """Return the installed release."""
-    folder = tmp_path_factory.mktemp("helm")
-    made = Release(Helm(tools.ensure(["helm"])["helm"], folder), node, folder)
-    made.install()
-    return made
+def own(node: AnyNode) -> NodeCluster:
+    """Return the suite's own node, for tests that end its programs, look into them, or call pods past Services."""
+    if not isinstance(node, NodeCluster):
+        pytest.skip("needs the suite's own node: unset CLUSTER (CLUSTER=current and kind have nodes of others)")
+    return node
 
 
 @pytest.fixture(scope="session")
-def servers(node: NodeCluster, release: Release) -> Servers:
-    """Return the namespace of the models, which takes pods of the standard `restricted` only; one model is served."""
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """Return the pinned helm."""
+    return Helm(tools.ensure(["helm"])["helm"], tmp_path_factory.mktemp("helm-home"))
+
+
+@pytest.fixture(scope="session")
+def release(node: AnyNode, helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+    """Yield the installed release."""
+    made = Release(helm, node, tmp_path_factory.mktemp("helm"))
+    made.install()
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="session")
+def servers(node: AnyNode, release: Release) -> Iterator[Servers]:
+    """Yield the namespace of the models, which takes pods of the standard `restricted` only.
+
+    One model is served. Others start beside it, so that their tests need not wait for them.
+    """
     node.kubectl("create", "namespace", NAMESPACE)
     node.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
     made = Servers(node, NAMESPACE)
-    made.apply(server(replicas=2))
+    made.apply(server(replicas=2), *BESIDE)
     made.wait_ready(SERVER, 2)
-    return made
+    yield made
+    node.kubectl("delete", "namespace", NAMESPACE, "--wait=false", check=False)
 
 
 @pytest.fixture
-def others(node: NodeCluster, release: Release) -> Iterator[Servers]:
+def others(node: AnyNode, release: Release) -> Iterator[Servers]:
     """Yield a second namespace that serves the model `other`."""
     name = f"others-{uuid.uuid4().hex[:6]}"
     node.kubectl("create", "namespace", name)
     made = Servers(node, name)
     made.apply(server("--model", "other", models=[{"name": "other"}]))
-    made.wait_ready(SERVER, 1)
+    made.wait_ready("demo", 1)
     yield made
     node.kubectl("delete", "namespace", name, "--wait=false", check=False)

@@ -1,7 +1,7 @@
 """Builds the image of the Dockerfile without a registry: the base by mmdebstrap, the packages by pip, all by buildah.
 
-The archive is kept in the user's cache, named by a hash of all that decides it. It holds two images: Tailrace, and the
-one that a pod's sandbox runs.
+The archive is kept in the user's cache, named by a hash of all that decides it. It holds two images: Tailrace, under
+two names, and the one that a pod's sandbox runs.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ def cache() -> Path:
 
 def key() -> str:
     """Hash all that decides what a build gives, but for Debian's packages, which may be newer at the next build."""
-    parts = [SUITE, *PACKAGES, *LEFT_OUT, SANDBOX_FILE]
+    parts = [SUITE, *PACKAGES, *LEFT_OUT, SANDBOX_FILE, OTHER]
     parts += [f"{path.relative_to(ROOT)} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in _sources()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
 
@@ -79,6 +79,7 @@ def _build(folder: Path, archive: Path) -> None:
     buildah.build("localhost/tailrace-sandbox:node", SANDBOX_FILE, folder)
     layout = folder / "layout"
     buildah.push("localhost/tailrace:node", layout, IMAGE)
+    buildah.push("localhost/tailrace:node", layout, OTHER)
     buildah.push("localhost/tailrace-sandbox:node", layout, SANDBOX)
     unfinished = archive.with_suffix(".new")
     with tarfile.open(unfinished, "w") as file:

@@ -28,6 +28,11 @@ async def under_load(servers: Servers, release: Release, model: str = MODEL) -> 
         yield load, witness
 
 
+def address_of(pod: Document) -> str:
+    """Return where the pod's engine listens."""
+    return f"{pod['status'].get('podIP')}:8000"
+
+
 def terminating(servers: Servers) -> list[str]:
     """Return the names of the pods that are being deleted."""
     return [pod["metadata"]["name"] for pod in servers.pods() if "deletionTimestamp" in pod["metadata"]]

@@ -13,6 +13,7 @@ from typing import Self
 from tests.cluster import tools
 from tests.cluster.clusters import Cluster
 from tests.cluster.controlplane import ClusterError, ControlPlane, Place
+from tests.cluster.servers import Document
 from tests.node import cgroups, configuration, image
 from tests.node.addresses import ADDRESSES
 from tests.node.box import Box, BoxedProcess
@@ -43,6 +44,10 @@ def _may_make_namespaces() -> bool:
 
 class NodeCluster(Cluster):
     """A cluster of one real node; a context manager. Its files are kept when something failed, until the next one."""
+
+    pod_logs: Path | None = WORKDIR / "pods"
+    """The containers' logs."""
+    proxy_type = "ClusterIP"
 
     def __init__(self) -> None:
         self.binaries = tools.ensure((*tools.CONTROL_PLANE, *tools.NODE))
@@ -90,7 +95,6 @@ class NodeCluster(Cluster):
         self.control_plane.start()
         self._wait("containerd answers", self._containerd_answers)
         self.ctr("images", "import", "--local", str(archive))
-        self.ctr("images", "tag", image.IMAGE, image.OTHER)
         self._start("kubelet", *self._kubelet_flags())
         self._start("kube-proxy", f"--config={self.workdir}/kube-proxy.json")
         self._start("coredns", f"-conf={self.workdir}/Corefile")
@@ -119,6 +123,10 @@ class NodeCluster(Cluster):
         self.processes["containerd"].start()
         self._wait_for("containerd answers", self._containerd_answers)
         self.processes["kubelet"].start()
+
+    def proxy_url(self, service: Document) -> str:
+        """Return the proxy's address as this machine reaches it."""
+        return f"http://{service['spec']['clusterIP']}:{service['spec']['ports'][0]['port']}"
 
     def ctr(self, *args: str) -> str:
         """Run containerd's client on the images and containers of the kubelet."""

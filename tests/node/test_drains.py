@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+from tests.cluster.load import Load
 from tests.cluster.servers import Servers, eventually
-from tests.node.documents import SERVER, SYSTEM, engine, server
-from tests.node.loads import CLIENTS, under_load
-from tests.node.nodes import NodeCluster
-from tests.node.release import Release
+from tests.node.documents import OTHER_IMAGE, SERVER, SHORT, SHORT_DRAIN_SECONDS, SYSTEM, UNGATED, engine, server
+from tests.node.loads import CLIENTS, address_of, under_load
+from tests.node.release import AnyNode, Release
 from tests.node.timeline import Timeline
 from tests.node.witness import Witness
 
@@ -24,7 +24,7 @@ REPLICAS = 2
 class Operations:
     """What people do to a served model and to Tailrace; each returns when it is asked for, or when it is over."""
 
-    node: NodeCluster
+    node: AnyNode
     servers: Servers
     release: Release
 
@@ -32,7 +32,7 @@ class Operations:
         self.servers.kubectl("rollout", "restart", f"deployment/{SERVER}")
 
     def change_image(self) -> None:
-        self.servers.apply(server(replicas=REPLICAS, container=engine(image="tailrace:other")))
+        self.servers.apply(server(replicas=REPLICAS, container=engine(image=OTHER_IMAGE)))
 
     def undo(self) -> None:
         self.servers.kubectl("rollout", "undo", f"deployment/{SERVER}")
@@ -84,48 +84,51 @@ def budget() -> dict[str, object]:
 
 @dataclass
 class Steps:
-    """Runs one operation after the other under one load, and keeps what each has cost."""
+    """Runs one operation after the other under one load. The next one begins while pods of the last one still drain."""
 
     servers: Servers
     witness: Witness
     lines: list[str] = field(default_factory=list)
-    lost: dict[str, int] = field(default_factory=dict)
     idle: list[str] = field(default_factory=list)
 
-    async def run(self, act: Callable[[], None], *, gone: int, left: int = REPLICAS) -> None:
-        """Run one, until so many pods of the model have gone and so many are ready."""
-        name, began, load = act.__name__, time.monotonic(), self.witness.load
-        lost, before = len(load.losses), set(self.witness.going)
+    async def run(self, act: Callable[[], None], *, goes: int, left: int = REPLICAS) -> None:
+        """Run one, until so many pods of the model are being deleted and so many are ready."""
+        name, began, before = act.__name__, time.monotonic(), set(self.witness.going)
+        await asyncio.to_thread(eventually, self._every_pod_streams, seconds=20, what="a stream from every pod")
         await asyncio.to_thread(act)
-        await self.witness.gone(len(before) + gone)
+        await self.witness.going_away(len(before) + goes)
         await asyncio.to_thread(self.servers.wait_ready, SERVER, left)
-        self.lost[name] = len(load.losses) - lost
         went = [going for uid, going in self.witness.going.items() if uid not in before]
         self.idle += [f"{name}: {going.name}" for going in went if not going.streaming]
         streams = ", ".join(str(going.streaming) for going in went)
-        took = f"{time.monotonic() - began:.1f} s"
+        took, lost = time.monotonic() - began, len(self.witness.load.losses)
         self.lines.append(
-            f"{name}: {took}, {len(went)} pods went with {streams or 'no'} streams, {self.lost[name]} lost"
+            f"{name}: {took:.1f} s, {len(went)} pods went with {streams or 'no'} streams; {lost} lost so far"
         )
+
+    def _every_pod_streams(self) -> bool:
+        pods = [pod for pod in self.servers.pods(SERVER) if "deletionTimestamp" not in pod["metadata"]]
+        return all(self.witness.load.streaming_from(address_of(pod)) for pod in pods)
 
 
 async def test_no_stream_is_lost_by_anything_that_is_planned(
-    node: NodeCluster, servers: Servers, release: Release, request: pytest.FixtureRequest
+    node: AnyNode, servers: Servers, release: Release, request: pytest.FixtureRequest
 ) -> None:
     asked = Operations(node, servers, release)
     async with under_load(servers, release) as (load, witness):
         steps = Steps(servers, witness)
-        async with Timeline(node, witness) as timeline:
-            await steps.run(asked.restart, gone=2)
-        await steps.run(asked.change_image, gone=2)
-        await steps.run(asked.undo, gone=2)
-        await steps.run(asked.evict_all, gone=2)
-        await steps.run(asked.delete_pod, gone=1)
-        await steps.run(asked.upgrade_tailrace, gone=0)
-        await steps.run(asked.scale_down, gone=1, left=1)
+        async with Timeline(node.pod_logs, witness) as timeline:
+            await steps.run(asked.restart, goes=2)
+            await steps.run(asked.change_image, goes=2)
+        await steps.run(asked.undo, goes=2)
+        await steps.run(asked.evict_all, goes=2)
+        await steps.run(asked.delete_pod, goes=1)
+        await steps.run(asked.upgrade_tailrace, goes=0)
+        await steps.run(asked.scale_down, goes=1, left=1)
+        await witness.gone(len(witness.going))
     servers.kubectl("scale", f"isvr/{SERVER}", "--replicas=2")
     request.node.add_report_section("call", "timeline", "\n".join([timeline.text(load), *steps.lines]))
-    assert not load.losses, (steps.lost, load.losses[:3])
+    assert not load.losses, (steps.lines, load.losses[:3])
     assert len(load.records) > CLIENTS
     assert not steps.idle, f"the run is invalid: pods that had no stream when they were deleted: {steps.idle}"
     assert timeline.in_order(load), timeline.text(load)
@@ -133,12 +136,27 @@ async def test_no_stream_is_lost_by_anything_that_is_planned(
 
 
 async def test_without_the_gate_a_restart_loses_streams(servers: Servers, release: Release) -> None:
-    name = "ungated"
-    drain = {"timeoutSeconds": 30, "settleSeconds": 1, "gate": "None"}
-    servers.apply(server("--model", name, name=name, models=[{"name": name}], drain=drain))
-    await asyncio.to_thread(servers.wait_ready, name, 1)
-    async with under_load(servers, release, model=name) as (load, witness):
-        await asyncio.to_thread(servers.kubectl, "rollout", "restart", f"deployment/{name}")
+    await asyncio.to_thread(servers.wait_ready, UNGATED, 1)
+    async with under_load(servers, release, model=UNGATED) as (load, witness):
+        await asyncio.to_thread(servers.kubectl, "rollout", "restart", f"deployment/{UNGATED}")
         await witness.gone(1)
-    servers.kubectl("delete", "isvr", name, "--wait=false")
+    servers.kubectl("delete", "isvr", UNGATED, "--wait=false")
     assert load.losses, "engines that get SIGTERM at once must cost streams, or the proof proves nothing"
+
+
+async def test_at_the_deadline_a_stream_ends_with_an_error_that_says_so_and_the_pod_goes(
+    servers: Servers, release: Release
+) -> None:
+    await asyncio.to_thread(servers.wait_ready, SHORT, 1)
+    async with Load(release.proxy, SHORT, clients=0) as load, Witness(servers, load) as witness:
+        stream = asyncio.create_task(load.one(2000, "x"))
+        await asyncio.to_thread(eventually, lambda: [one for one in load.running if one.received], seconds=10)
+        servers.kubectl("delete", "isvr", SHORT, "--wait=false")
+        record = await stream
+        await witness.gone(1)  # of this model or another: each has to be gone, then
+    (pod,) = (one for one in witness.going.values() if one.name.startswith(SHORT))
+    assert pod.finalizer_gone_at is not None
+    assert SHORT_DRAIN_SECONDS <= pod.finalizer_gone_at - pod.deleted_at <= SHORT_DRAIN_SECONDS + 10
+    assert record.received
+    assert "drain" in record.error
+    assert servers.events("DrainDeadlineExceeded")

@@ -11,30 +11,30 @@ from tests.app.programs import tailrace
 from tests.cluster.load import Load
 from tests.cluster.servers import MODEL, Document, Servers, eventually
 from tests.node.configuration import NODE
-from tests.node.documents import RELEASE, SERVER, SYSTEM, engine, server
-from tests.node.loads import LONG, one_stream, terminating, under_load
+from tests.node.documents import FRAGILE, RELEASE, SERVER, SYSTEM
+from tests.node.loads import LONG, address_of, one_stream, terminating, under_load
 from tests.node.nodes import NodeCluster
-from tests.node.release import Release
+from tests.node.release import AnyNode, Release
 from tests.node.witness import OURS
 
 
 async def test_a_drain_outlives_a_kubelet_and_a_containerd_that_are_killed(
-    node: NodeCluster, servers: Servers, release: Release
+    own: NodeCluster, servers: Servers, release: Release
 ) -> None:
     async with one_stream(servers, release.proxy) as (stream, pod):
         servers.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
         await asyncio.sleep(1)
         for name in ("kubelet", "containerd"):  # by this thread: a process ends with the thread that has started it
-            node.processes[name].kill()
+            own.processes[name].kill()
         await asyncio.sleep(1)
-        node.start_again()
+        own.start_again()
         assert (await stream).complete, stream.result()
     await asyncio.to_thread(eventually, lambda: not terminating(servers), seconds=30, what="the pod gone")
     await asyncio.to_thread(servers.wait_ready, SERVER, 2)
 
 
 async def test_a_forced_delete_costs_the_streams_of_that_pod_alone_and_leaves_nothing(
-    node: NodeCluster, servers: Servers, release: Release
+    own: NodeCluster, servers: Servers, release: Release
 ) -> None:
     async with under_load(servers, release) as (load, witness):
         pod = max(servers.pods(SERVER), key=lambda one: len(load.streaming_from(address_of(one))))
@@ -42,15 +42,10 @@ async def test_a_forced_delete_costs_the_streams_of_that_pod_alone_and_leaves_no
         assert load.streaming_from(address), "the pod is idle: an invalid run"
         servers.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", "--wait=false")
         await witness.gone(1, seconds=12)
-        await asyncio.to_thread(eventually, lambda: not containers(node, pod), seconds=12, what="containers ended")
+        await asyncio.to_thread(eventually, lambda: not containers(own, pod), seconds=12, what="containers ended")
         await asyncio.to_thread(servers.wait_ready, SERVER, 2)
     assert load.losses, "nothing was lost: an invalid run"
     assert {one.endpoint for one in load.losses} == {address}
-
-
-def address_of(pod: Document) -> str:
-    """Return where the pod's engine listens."""
-    return f"{pod['status'].get('podIP')}:8000"
 
 
 def containers(node: NodeCluster, pod: Document) -> list[str]:
@@ -62,16 +57,16 @@ def containers(node: NodeCluster, pod: Document) -> list[str]:
 
 
 async def test_a_node_that_is_deleted_ends_its_drains_at_once(
-    node: NodeCluster, servers: Servers, release: Release
+    own: NodeCluster, servers: Servers, release: Release
 ) -> None:
     async with one_stream(servers, release.proxy) as (_, pod):
         name = pod["metadata"]["name"]
         servers.kubectl("delete", "pod", name, "--wait=false")
-        node.kubectl("delete", "node", NODE)
+        own.kubectl("delete", "node", NODE)
         await asyncio.to_thread(eventually, lambda: OURS not in finalizers(servers, name), seconds=10)
-    node.processes["kubelet"].stop()
-    node.processes["kubelet"].start()
-    await asyncio.to_thread(eventually, node.is_ready, seconds=30)
+    own.processes["kubelet"].stop()
+    own.processes["kubelet"].start()
+    await asyncio.to_thread(eventually, own.is_ready, seconds=30)
     await asyncio.to_thread(eventually, lambda: not terminating(servers), seconds=30)
     await asyncio.to_thread(servers.wait_ready, SERVER, 2)
 
@@ -83,7 +78,7 @@ def finalizers(servers: Servers, name: str) -> list[str]:
 
 
 async def test_a_killed_router_costs_its_own_streams_and_stops_no_drain(
-    node: NodeCluster, servers: Servers, release: Release
+    node: AnyNode, servers: Servers, release: Release
 ) -> None:
     async with under_load(servers, release) as (load, witness):
         servers.kubectl("delete", "pod", servers.pods(SERVER)[0]["metadata"]["name"], "--wait=false")
@@ -96,32 +91,32 @@ async def test_a_killed_router_costs_its_own_streams_and_stops_no_drain(
     assert not late, late[:3]
 
 
-def routers(node: NodeCluster) -> list[str]:
+def routers(node: AnyNode) -> list[str]:
     """Return the names of the replicas, those included that stop."""
     pods = node.get("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=operator")["items"]
     return [pod["metadata"]["name"] for pod in pods]
 
 
 async def test_without_an_operator_containers_end_on_time_and_what_is_left_can_be_freed(
-    node: NodeCluster, servers: Servers, others: Servers
+    own: NodeCluster, servers: Servers, others: Servers
 ) -> None:
     pod = servers.pods(SERVER)[0]
     name, address = pod["metadata"]["name"], pod["status"]["podIP"]
-    node.kubectl("scale", f"deployment/{RELEASE}", "-n", SYSTEM, "--replicas=0")
-    await asyncio.to_thread(eventually, lambda: not routers(node), what="no operator")
+    own.kubectl("scale", f"deployment/{RELEASE}", "-n", SYSTEM, "--replicas=0")
+    await asyncio.to_thread(eventually, lambda: not routers(own), what="no operator")
     async with Load(f"http://{address}:8000", MODEL, clients=0) as load:
         stream = asyncio.create_task(load.one(LONG, "x"))
         await asyncio.to_thread(eventually, lambda: [one for one in load.running if one.received], seconds=10)
         servers.kubectl("delete", "pod", name, "--wait=false")
-        node.kubectl("delete", "namespace", others.namespace, "--wait=false")
+        own.kubectl("delete", "namespace", others.namespace, "--wait=false")
         record = await stream
     assert record.complete, record
-    await asyncio.to_thread(eventually, lambda: not containers(node, pod), seconds=45, what="containers ended")
+    await asyncio.to_thread(eventually, lambda: not containers(own, pod), seconds=45, what="containers ended")
     assert OURS in finalizers(servers, name)
-    await asyncio.to_thread(free, node, others)
-    node.kubectl("scale", f"deployment/{RELEASE}", "-n", SYSTEM, "--replicas=2")
+    await asyncio.to_thread(free, own, others)
+    own.kubectl("scale", f"deployment/{RELEASE}", "-n", SYSTEM, "--replicas=2")
     await asyncio.to_thread(eventually, lambda: not servers.get("pod", name), seconds=30, what="the object gone")
-    node.kubectl("rollout", "status", f"deployment/{RELEASE}", "-n", SYSTEM, "--timeout=60s")
+    own.kubectl("rollout", "status", f"deployment/{RELEASE}", "-n", SYSTEM, "--timeout=60s")
     await asyncio.to_thread(servers.wait_ready, SERVER, 2)
 
 
@@ -136,21 +131,17 @@ def free(node: NodeCluster, others: Servers) -> None:
 
 
 async def test_a_hung_engine_is_killed_on_time_and_serves_again(
-    node: NodeCluster, servers: Servers, release: Release
+    own: NodeCluster, servers: Servers, release: Release
 ) -> None:
-    probe = {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1, "timeoutSeconds": 1}
-    probe |= {"failureThreshold": 2, "terminationGracePeriodSeconds": 3}
-    container = engine("--faults", "--model", "fragile", livenessProbe=probe)
-    servers.apply(server(name="fragile", container=container, models=[{"name": "fragile"}]))
-    await asyncio.to_thread(servers.wait_ready, "fragile", 1)
-    pod = servers.pods("fragile")[0]
-    async with Load(release.proxy, "fragile", clients=2, tokens=(200, 300)):
+    await asyncio.to_thread(servers.wait_ready, FRAGILE, 1)
+    pod = servers.pods(FRAGILE)[0]
+    async with Load(release.proxy, FRAGILE, clients=2, tokens=(200, 300)):
         await asyncio.sleep(1)
         hang(pod["status"]["podIP"])
-        await asyncio.to_thread(eventually, lambda: restarts(servers.pods("fragile")[0]) > 0, seconds=20)
-        await asyncio.to_thread(servers.wait_ready, "fragile", 1)
-    assert servers.pods("fragile")[0]["metadata"]["uid"] == pod["metadata"]["uid"]
-    servers.kubectl("delete", "isvr", "fragile", "--wait=false")
+        await asyncio.to_thread(eventually, lambda: restarts(servers.pods(FRAGILE)[0]) > 0, seconds=20)
+        await asyncio.to_thread(servers.wait_ready, FRAGILE, 1)
+    assert servers.pods(FRAGILE)[0]["metadata"]["uid"] == pod["metadata"]["uid"]
+    servers.kubectl("delete", "isvr", FRAGILE, "--wait=false")
 
 
 def hang(address: str) -> None:

@@ -53,6 +53,12 @@ class Witness:
         """Wait until so many pods were seen deleting and none is left that terminates."""
         await asyncio.to_thread(eventually, lambda: self._gone(number), seconds=seconds, what=f"{number} pods gone")
 
+    async def going_away(self, number: int, *, seconds: float = 60) -> None:
+        """Wait until so many pods were seen deleting."""
+        await asyncio.to_thread(
+            eventually, lambda: len(self.going) >= number, seconds=seconds, what=f"{number} pods being deleted"
+        )
+
     def _gone(self, number: int) -> bool:
         return len(self.going) >= number and all(one.finalizer_gone_at for one in self.going.values())
 

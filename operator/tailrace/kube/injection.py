@@ -25,6 +25,8 @@ MESH_ANNOTATIONS: Final = ("traffic.sidecar.istio.io/excludeInboundPorts", "conf
 MESH_PROXIES: Final = ("istio-proxy", "linkerd-proxy")
 MARGIN_SECONDS: Final = 5
 PROBE_GRACE_SECONDS: Final = 30
+START_CPU: Final = "1"
+"""CPU limit of a gate that need not match its request: importing is most of what it ever does."""
 DEFAULT_GRACE_SECONDS: Final = 30
 """What Kubernetes gives a pod that says nothing."""
 
@@ -125,7 +127,8 @@ def _shorten_probe_grace(container: Manifest) -> None:
 def _add_gate(pod: Manifest, params: GateParams) -> None:
     spec = pod["spec"]
     # First, so that the routers hear from the pod while a long model download still runs.
-    spec["initContainers"] = _with(_list(spec, "initContainers"), gate_container(params, _grace(spec)), at_start=True)
+    gate = gate_container(params, _grace(spec), guaranteed=_is_guaranteed(spec))
+    spec["initContainers"] = _with(_list(spec, "initContainers"), gate, at_start=True)
     spec["volumes"] = _with(_list(spec, "volumes"), token_volume(), at_start=False)
     for container in _list(spec, "containers"):
         lifecycle = _part(container, "lifecycle")
@@ -133,6 +136,20 @@ def _add_gate(pod: Manifest, params: GateParams) -> None:
             lifecycle["preStop"] = hook()
     for annotation in MESH_ANNOTATIONS:
         _exclude_port(_part(pod["metadata"], "annotations"), annotation)
+
+
+def _is_guaranteed(spec: Manifest) -> bool:
+    """Whether every container but the gate has limits of CPU and memory and requests what they are."""
+    containers = (*_list(spec, "containers"), *_list(spec, "initContainers"))
+    resources = [_mapping(one.get("resources")) for one in containers if one.get("name") != names.GATE_CONTAINER]
+    return all(_requests_its_limits(_mapping(one.get("limits")), _mapping(one.get("requests"))) for one in resources)
+
+
+def _requests_its_limits(limits: Manifest, requests: Manifest) -> bool:
+    """As the API server sees it, which takes what is not requested from the limits; amounts are compared as written."""
+    return {"cpu", "memory"} <= limits.keys() and all(
+        requests.get(name, limits[name]) == limits[name] for name in ("cpu", "memory")
+    )
 
 
 def _with(entries: Iterable[Manifest], ours: Manifest, *, at_start: bool) -> list[Manifest]:
@@ -161,11 +178,15 @@ def token_volume() -> Manifest:
     return {"name": TOKEN_VOLUME, "projected": {"sources": [{"serviceAccountToken": token}]}}
 
 
-def gate_container(params: GateParams, grace: int) -> Manifest:
-    """Return the native sidecar. Its timeout leaves a grace period that is too short room for the engine's shutdown."""
+def gate_container(params: GateParams, grace: int, *, guaranteed: bool = False) -> Manifest:
+    """Return the native sidecar. Its timeout leaves a grace period that is too short room for the engine's shutdown.
+
+    ``guaranteed`` says that the pod is of the Guaranteed class without it, as GPU pods often are, and has to stay one:
+    limits equal requests, and the gate takes some 5 s to start. In other pods it may start as fast as it can.
+    """
     timeout = max(0, min(params.drain_timeout, grace - params.drain_shutdown - MARGIN_SECONDS))
-    # Limits equal to requests: a pod of the Guaranteed class, as GPU pods often are, stays one.
-    resources = {"cpu": "100m", "memory": "128Mi"}
+    requests = {"cpu": "100m", "memory": "128Mi"}
+    limits = requests if guaranteed else requests | {"cpu": START_CPU}
     return {
         "name": names.GATE_CONTAINER,
         "image": params.image,
@@ -187,7 +208,7 @@ def gate_container(params: GateParams, grace: int) -> Manifest:
             "periodSeconds": 1,
             "failureThreshold": 120,
         },
-        "resources": {"requests": dict(resources), "limits": dict(resources)},
+        "resources": {"requests": requests, "limits": dict(limits)},
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": 65532,
