@@ -159,4 +159,4 @@ async def test_at_the_deadline_a_stream_ends_with_an_error_that_says_so_and_the_
     assert SHORT_DRAIN_SECONDS <= pod.finalizer_gone_at - pod.deleted_at <= SHORT_DRAIN_SECONDS + 10
     assert record.received
     assert "drain" in record.error
-    assert servers.events("DrainDeadlineExceeded")
+    await asyncio.to_thread(eventually, lambda: servers.events("DrainDeadlineExceeded"), seconds=10)

@@ -7,7 +7,6 @@ import json
 import time
 import urllib.request
 
-from tests.app.programs import tailrace
 from tests.cluster.load import Load
 from tests.cluster.servers import MODEL, Document, Servers, eventually
 from tests.node.configuration import NODE
@@ -97,8 +96,8 @@ def routers(node: AnyNode) -> list[str]:
     return [pod["metadata"]["name"] for pod in pods]
 
 
-async def test_without_an_operator_containers_end_on_time_and_what_is_left_can_be_freed(
-    own: NodeCluster, servers: Servers, others: Servers
+async def test_without_an_operator_containers_end_on_time_and_one_that_comes_frees_what_is_left(
+    own: NodeCluster, servers: Servers, release: Release
 ) -> None:
     pod = servers.pods(SERVER)[0]
     name, address = pod["metadata"]["name"], pod["status"]["podIP"]
@@ -108,26 +107,14 @@ async def test_without_an_operator_containers_end_on_time_and_what_is_left_can_b
         stream = asyncio.create_task(load.one(LONG, "x"))
         await asyncio.to_thread(eventually, lambda: [one for one in load.running if one.received], seconds=10)
         servers.kubectl("delete", "pod", name, "--wait=false")
-        own.kubectl("delete", "namespace", others.namespace, "--wait=false")
         record = await stream
     assert record.complete, record
     await asyncio.to_thread(eventually, lambda: not containers(own, pod), seconds=45, what="containers ended")
     assert OURS in finalizers(servers, name)
-    await asyncio.to_thread(free, own, others)
     own.kubectl("scale", f"deployment/{RELEASE}", "-n", SYSTEM, "--replicas=2")
     await asyncio.to_thread(eventually, lambda: not servers.get("pod", name), seconds=30, what="the object gone")
     own.kubectl("rollout", "status", f"deployment/{RELEASE}", "-n", SYSTEM, "--timeout=60s")
     await asyncio.to_thread(servers.wait_ready, SERVER, 2)
-
-
-def free(node: NodeCluster, others: Servers) -> None:
-    """Free a namespace that was deleted while no operator was there, by the command in docs/operations.md."""
-    ended = ("Succeeded", "Failed")
-    eventually(lambda: all(pod["status"]["phase"] in ended for pod in others.pods()), seconds=45)
-    assert node.get("namespace", others.namespace), "nothing was stuck: an invalid run"
-    code, output, errors = tailrace("release-finalizers", "-n", others.namespace, "--kubeconfig", str(node.kubeconfig))
-    assert (code, errors) == (0, ""), output
-    eventually(lambda: not node.get("namespace", others.namespace), seconds=30, what="the namespace gone")
 
 
 async def test_a_hung_engine_is_killed_on_time_and_serves_again(
