@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import sys
 import threading
+from collections.abc import Awaitable, Iterator
+from contextlib import suppress
 
 import pytest
 from tests.app.waiting import eventually
@@ -51,3 +54,38 @@ async def test_a_kopf_that_does_not_end_is_left_behind(
         watches.stop()
         over.set()
     assert "is left behind" in caplog.text
+
+
+@pytest.fixture
+def fast_switches() -> Iterator[None]:
+    """Have threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def run(work: Awaitable[None]) -> None:
+    """Run a coroutine that waits for nothing, here and now."""
+    with suppress(StopIteration):
+        work.__await__().send(None)
+
+
+async def test_events_of_several_threads_all_arrive_whenever_they_come(fast_switches: None) -> None:
+    """A burst on an empty queue once left nobody to deliver it, nor all that came later: a blind replica."""
+    threads, rounds = 4, 1000
+    seen: list[str] = []
+    watches = Watches(NotImplemented, [], lambda _kind, _change, pod: seen.append(pod["metadata"]["uid"]))
+    watches._loop = asyncio.get_running_loop()
+    handle = watches._handler(objects.PODS)
+    together = threading.Barrier(threads, timeout=10)
+
+    def send(thread: int) -> None:
+        for number in range(rounds):
+            together.wait()
+            one = {"type": "MODIFIED", "object": {"metadata": {"uid": f"{thread}-{number}"}}}
+            run(handle(one))
+
+    await asyncio.gather(*(asyncio.to_thread(send, thread) for thread in range(threads)))
+    await eventually(lambda: len(seen) == threads * rounds)
+    assert len(set(seen)) == threads * rounds

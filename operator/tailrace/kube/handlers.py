@@ -61,6 +61,8 @@ class Watches:
         self._namespaces = tuple(namespaces)
         self._sink = sink
         self._events: deque[tuple[Resource, str | None, Document]] = deque()
+        self._due = False
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._kinds: tuple[Resource, ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -146,27 +148,35 @@ class Watches:
     async def _login(self, **_: object) -> kopf.ConnectionInfo:
         return await connection(await self._load())
 
-    def _handler(self, kind: Resource) -> Callable[..., None]:
-        def handle(event: dict[str, Any], **_: object) -> None:
+    def _handler(self, kind: Resource) -> Callable[..., Awaitable[None]]:
+        async def handle(
+            event: dict[str, Any], **_: object
+        ) -> None:  # a plain function would be run by a pool of threads
             self._events.append((kind, event["type"], TRIMS[kind](event["object"])))
-            if len(self._events) == 1 and self._loop is not None and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._deliver)
+            self._have_it_delivered()
 
         handle.__name__ = kind.plural
         return handle
 
+    def _have_it_delivered(self) -> None:
+        """Wake the caller's loop, once for all events it has not begun on. A life that was left behind may call too."""
+        with self._lock:
+            if self._due or self._loop is None or self._loop.is_closed():
+                return
+            self._due = True
+        self._loop.call_soon_threadsafe(self._deliver)
+
     # In the caller's loop
 
     def _deliver(self) -> None:
+        with self._lock:
+            self._due = False
         for _ in range(len(self._events)):
-            event = self._events[0]
+            event = self._events.popleft()
             try:
                 self._sink(*event)
             except Exception:
                 log.exception("an event about %s %s was lost", event[0].plural, objects.key(event[2]))
-            self._events.popleft()
-        if self._events and self._loop is not None:
-            self._loop.call_soon(self._deliver)
 
 
 def kopf_settings() -> kopf.OperatorSettings:
