@@ -16,6 +16,7 @@ from tests.node.outside import KindCluster, OutsideCluster
 from tests.node.release import AnyNode, Release
 
 NAMESPACE = "models"
+OWN = pytest.StashKey[NodeCluster]()
 OUTSIDE: dict[str, type[OutsideCluster]] = {"current": OutsideCluster, "kind": KindCluster}
 
 
@@ -34,10 +35,20 @@ def node(request: pytest.FixtureRequest) -> Iterator[AnyNode]:
     with capture.global_and_fixture_disabled():
         cluster = NodeCluster()
         cluster.__enter__()
+    request.config.stash[OWN] = cluster
     try:
         yield cluster
     finally:
         cluster.keep_files = request.session.testsfailed > 0
+        cluster.stop()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End the node after the last test of this folder: whatever tests run then need not share the machine with it."""
+    cluster = item.config.stash.get(OWN, None)
+    if cluster is not None and (nextitem is None or nextitem.path.parent != item.path.parent):
+        cluster.keep_files = item.session.testsfailed > 0
         cluster.stop()
 
 
@@ -61,7 +72,8 @@ def release(node: AnyNode, helm: Helm, tmp_path_factory: pytest.TempPathFactory)
     made = Release(helm, node, tmp_path_factory.mktemp("helm"))
     made.install()
     yield made
-    made.remove()
+    if isinstance(node, OutsideCluster):
+        made.remove()
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +88,8 @@ def servers(node: AnyNode, release: Release) -> Iterator[Servers]:
     made.apply(server(replicas=2), *BESIDE)
     made.wait_ready(SERVER, 2)
     yield made
-    node.kubectl("delete", "namespace", NAMESPACE, "--wait=false", check=False)
+    if isinstance(node, OutsideCluster):
+        node.kubectl("delete", "namespace", NAMESPACE, "--wait=false", check=False)
 
 
 @pytest.fixture

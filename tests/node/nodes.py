@@ -54,6 +54,7 @@ class NodeCluster(Cluster):
         super().__init__(self.binaries["kubectl"])
         self._claim = tools.locked(Path(f"{WORKDIR}.lock"), "another node cluster runs on this machine")
         self._claim.__enter__()
+        self._stopped = False
         self.keep_files = False
         clean()
         self.workdir = WORKDIR
@@ -101,7 +102,10 @@ class NodeCluster(Cluster):
         self._wait("the node is ready", self.is_ready)
 
     def stop(self) -> None:
-        """End everything; whatever lives in the box goes with it."""
+        """End everything; whatever lives in the box goes with it. The second time nothing happens."""
+        if self._stopped:
+            return
+        self._stopped = True
         try:
             self.box.stop()
             for process in self.processes.values():
