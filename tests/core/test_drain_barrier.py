@@ -405,6 +405,18 @@ def test_what_has_ended_is_released_at_once_whoever_is_silent(members: frozenset
     assert (release.outcome, release.lost) == (DrainOutcome.ENDED, 1)
 
 
+@pytest.mark.parametrize(("busy", "said"), [(True, DrainOutcome.DEADLINE), (False, DrainOutcome.ENDED)])
+def test_what_has_ended_at_the_deadline_says_so_if_that_cost_requests(busy: bool, said: DrainOutcome) -> None:
+    """The gate answers at the deadline too, and the pod may have ended before its last requests are booked."""
+    of = router(pod("a"), members=BOTH)
+    if busy:
+        pick(of)
+    deleted(of)
+    see(of, T0 + 60, pod("a", version=9, deleted_at=T0, ended=True))
+    release = released(of, T0 + 60)["a"]
+    assert (release.outcome, release.lost) == (said, int(busy))
+
+
 def test_a_pod_that_was_never_ready_is_released_at_once() -> None:
     of = router(pod("a", ready=False))
     deleted(of)

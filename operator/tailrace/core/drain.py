@@ -350,7 +350,8 @@ class Drains:
         if drain.mark.kind is not DrainKind.DELETION:
             return None
         if ended or (nothing_left and not drain.endpoint.was_ready):
-            return DrainOutcome.ENDED
+            cut = drain.past_deadline(now) and (drain.lost or self._in_flight(drain))
+            return DrainOutcome.DEADLINE if cut else DrainOutcome.ENDED
         return DrainOutcome.DEADLINE if self._time_is_up(drain, now) else None
 
     def _nothing_left(self, drain: Drain, now: float) -> bool:
