@@ -73,7 +73,7 @@ def _configure(helm: Helm, cluster: EmbeddedCluster, namespace: str, url: str, a
 
 def _certificates(folder: Path) -> tuple[Path, Certificates]:
     """Write a certificate for 127.0.0.1 in the way of a Secret of the type kubernetes.io/tls."""
-    made = write_certificates(folder / "pki")
+    made = write_certificates(folder / "pki", ["127.0.0.1"])
     mounted = folder / "mounted"
     mounted.mkdir()
     shutil.copy(made.server, mounted / CERTIFICATE)
