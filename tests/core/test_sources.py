@@ -1,6 +1,8 @@
 """What every source of candidates keeps, whatever its rule."""
 
 from collections.abc import Callable
+from heapq import heapify
+from itertools import islice
 from random import Random
 
 import hypothesis.strategies as st
@@ -12,6 +14,7 @@ from tailrace.core.endpoint import Endpoint
 from tailrace.core.sessions import Sessions
 from tailrace.core.sources.base import Source
 from tailrace.core.sources.classes import ClassSource
+from tailrace.core.sources.heaps import in_order
 from tailrace.core.sources.least import LeastSource
 from tailrace.core.sources.rotation import RotationSource
 from tailrace.core.sources.sample import SampleSource
@@ -143,3 +146,22 @@ def test_the_best_of_every_class_come_first() -> None:
     source.remove(all_of[0])
     assert [each.uid for each in source.offer()] == ["e1", "e2", "e3", "e4"]
     assert len(source._classes) == 1
+
+
+@every_source
+def test_who_left_and_came_back_is_offered_once(make: Make) -> None:
+    source, one = make(), endpoint("e")
+    for _ in range(3):
+        source.update(one)
+        source.best()
+        source.remove(one)
+    source.update(one)
+    assert list(source.offer()) == list(source.peek()) == [one]
+
+
+@given(entries=st.lists(st.integers(0, 50)), read=st.integers(0, 60))
+def test_a_heap_is_read_in_order_as_far_as_it_is_read(entries: list[int], read: int) -> None:
+    heapify(entries)
+    before = list(entries)
+    assert list(islice(in_order(entries), read)) == sorted(entries)[:read]
+    assert entries == before

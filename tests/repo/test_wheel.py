@@ -60,6 +60,11 @@ def test_the_mark_stands_before_the_decorators_and_not_on_what_is_not_compiled(h
     assert hook.storable(source) == source.replace("@data", f"{mark}@data").replace("class D", f"{mark}class D")
 
 
+def test_no_value_that_is_compiled_is_frozen(hook: ModuleType) -> None:
+    """It could be stored, and not be loaded again: loading sets its fields."""
+    assert [path.name for path in compiled(hook) if "frozen=True" in path.read_text()] == []
+
+
 def returns_later(node: ast.AST) -> bool:
     return any(isinstance(each, ast.Yield | ast.YieldFrom) for each in ast.walk(node))
 

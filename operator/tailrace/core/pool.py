@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from heapq import nsmallest
 from math import ceil
 from random import Random
+from typing import NamedTuple
 
 from tailrace.core.endpoint import Endpoint
 from tailrace.core.loaded import Loaded
@@ -50,8 +50,7 @@ class Group:
         return self.long if long else self.any
 
 
-@dataclass(frozen=True, slots=True)
-class Foreseen:
+class Foreseen(NamedTuple):
     """What a pick would make of a request: whom it would compare, best first, and who else is able to take it."""
 
     compared: list[Endpoint]
