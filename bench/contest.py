@@ -117,9 +117,12 @@ COLUMNS: tuple[tuple[str, str, float, int], ...] = (
 
 
 def tables(runs: Sequence[Run], order: Sequence[str], ours: str) -> Iterator[str]:
-    """Yield the lines of a table for each cell; ``ours`` is compared with everybody, repetition by repetition."""
+    """Yield the lines of a table for each cell; ``ours`` is compared with everybody, repetition by repetition.
+
+    A repetition that some routers have yet to make is left out, unless it is the only one.
+    """
     for cell, each in groupby(sorted(runs, key=lambda run: run.cell), key=lambda run: run.cell):
-        by_router = _by_router(list(each), order)
+        by_router = _by_router(_whole(list(each)), order)
         counts = sorted({run.requests for rows in by_router.values() for run in rows})
         yield f"\n### {cell}\n"
         yield f"{'-'.join(map(str, sorted({counts[0], counts[-1]})))} requests a repetition.\n"
@@ -128,6 +131,13 @@ def tables(runs: Sequence[Run], order: Sequence[str], ours: str) -> Iterator[str
         yield _row(["---"] * (len(COLUMNS) + 5))
         for router, rows in by_router.items():
             yield _row([router, *_figures(rows), _against(by_router.get(ours, []), rows)])
+
+
+def _whole(runs: list[Run]) -> list[Run]:
+    """Return the runs of the repetitions that all routers of a cell have made."""
+    made = {number: {run.router for run in runs if run.repetition == number} for number in {r.repetition for r in runs}}
+    most = max(map(len, made.values()))
+    return [run for run in runs if len(made[run.repetition]) == most]
 
 
 def _by_router(runs: Sequence[Run], order: Sequence[str]) -> dict[str, list[Run]]:

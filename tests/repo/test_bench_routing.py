@@ -203,6 +203,13 @@ def test_the_table_compares_repetition_by_repetition() -> None:
     assert "±" in rows[1]
 
 
+def test_a_repetition_that_is_not_complete_is_left_out_of_the_table() -> None:
+    runs = [run("ours", 0, 1.0), run("theirs", 0, 2.0), run("ours", 1, 9.0)]
+    row = next(line for line in tables(runs, ["ours", "theirs"], "ours") if line.startswith("| ours"))
+    assert "| 2.00 |" in row
+    assert "±" not in row
+
+
 # Who takes part
 
 
