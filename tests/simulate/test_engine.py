@@ -1,5 +1,6 @@
 """The engine's rules, by hand and against the step-by-step engine of `tailrace model-server`."""
 
+from math import inf
 from random import Random
 
 import pytest
@@ -87,7 +88,15 @@ def test_an_engine_tells_its_queue_and_its_memory_as_engines_do() -> None:
     engine = Engine(HARDWARE, BLOCK)
     for number in range(6):
         engine.submit(Job(number, Arrival(0.0, 900, 100), 0.0), 0.0)
-    assert (engine.in_flight, engine.waiting, engine.kv_usage) == (6, 5, 0.4)
+    assert (engine.in_flight, engine.waiting, engine.kv_usage) == (6, 5, 0.09)
+    while engine.next_event() < 1.95:
+        engine.advance(engine.next_event())
+    generated = 0.9 / 0.02
+    assert engine.waiting == 3
+    assert 10_000 * engine.kv_usage == pytest.approx(3 * 900 + generated)
+    while engine.next_event() < inf:
+        engine.advance(engine.next_event())
+    assert engine.kv_usage == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize("rate", [0.5, 2.0, 4.0])

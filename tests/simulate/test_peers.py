@@ -3,7 +3,7 @@
 from random import Random
 
 from tailrace.simulate.engine import Engine, Hardware, Job
-from tailrace.simulate.peers import BoundedHash, CacheAware, WeightedScorers
+from tailrace.simulate.peers import BlockCosts, BoundedHash, CacheAware, CacheAwareLeastLoaded, WeightedScorers
 from tailrace.simulate.trace import Arrival
 
 BLOCK = 128
@@ -56,5 +56,40 @@ def test_weighted_scorers_add_prefix_queue_and_memory() -> None:
     home = rule(prompt(1, 2, 3, 4), idle)
     assert {rule(prompt(1, 2, 3, 4), idle) for _ in range(10)} == {home}
     busy = engines(*(30 if number == home else 0 for number in range(2)))
-    assert rule(prompt(1, 2, 3, 4), busy) == home, "3 for the prefix against 2 for the queue and a little memory"
-    assert rule(prompt(1, 9, 8, 7), busy) != home
+    later = rule.SCRAPE_SECONDS
+    assert rule(prompt(1, 2, 3, 4), busy, later) == home, "3 for the prefix against 2 for the queue and a little memory"
+    assert rule(prompt(1, 9, 8, 7), busy, 2 * later) != home
+
+
+def test_weighted_scorers_see_gauges_as_they_were_read_last() -> None:
+    rule = WeightedScorers(2, BLOCK, Random(0))
+    rule(prompt(1), engines(0, 0), 1.0)
+    busy = engines(30, 0)
+    assert {rule(prompt(10 + n), busy, 1.0 + 0.9 * rule.SCRAPE_SECONDS) for n in range(20)} == {0, 1}
+    assert {rule(prompt(40 + n), busy, 1.0 + rule.SCRAPE_SECONDS) for n in range(20)} == {1}
+
+
+def test_smg_takes_a_shorter_match_and_else_the_least_loaded() -> None:
+    rule = CacheAwareLeastLoaded(3, BLOCK, Random(0))
+    assert rule(prompt(1, 2, 3, 4), engines(1, 0, 1)) == 1
+    assert rule(prompt(1, 2, 8, 9), engines(0, 9, 0)) == 1, "half is more than three in ten"
+    assert rule(prompt(1, 7, 8, 9), engines(3, 9, 2)) == 2
+
+
+def test_block_costs_add_prompts_under_way_what_is_not_cached_and_what_decodes() -> None:
+    rule = BlockCosts(2, BLOCK, Random(0))
+    fleet = engines(0, 0)
+    long = prompt(*range(12))
+    first = rule(long, fleet)
+    other = 1 - first
+    assert rule(prompt(20, 21), fleet) == other
+    rule.began(prompt(20, 21), other)
+    rule.began(long, first)
+    for block in range(30, 38):
+        assert rule(prompt(block), fleet) == other, "nothing is to be computed, and 12 blocks decode against 2 to 9"
+        rule.began(prompt(block), other)
+    rule.ended(long, first)
+    assert rule(prompt(40), fleet) == first
+    fleet[other].submit(Job(0, prompt(*range(50, 80)), 0.0), 0.0)
+    fleet[other].advance(fleet[other].next_event())
+    assert rule(prompt(*range(50, 80)), fleet) == other, "the engine tells that its cache has them"

@@ -7,7 +7,7 @@ import pytest
 from tailrace.simulate.balancers import Setting, balancer, names
 from tailrace.simulate.engine import Engine, Hardware
 from tailrace.simulate.run import Change, Run, simulate
-from tailrace.simulate.study import Estimate, Row, estimate, figures, quantile, study
+from tailrace.simulate.study import Estimate, Row, estimate, figures, least_ttfts, quantile, study
 from tailrace.simulate.trace import Arrival, Trace
 from tailrace.simulate.workloads import generate
 
@@ -119,6 +119,21 @@ def test_quantiles_and_intervals_are_those_of_the_books() -> None:
     assert found.mean == 3.0
     assert found.within == pytest.approx(2.776 * 1.5811 / 5**0.5, rel=1e-3)
     assert estimate([1.0, 2.0] * 10).within == pytest.approx(1.96 * 0.51299 / 20**0.5, rel=1e-3)
+
+
+def test_nobody_has_a_first_token_before_it_could_be() -> None:
+    trace = generate("sessions", 1, seconds=40, rate=10)
+    least = least_ttfts(trace, FLEET)
+    assert len(least) == len(trace.arrivals)
+    for name in ("LeastEstimatedTTFT", "LeastRequests"):
+        jobs = simulate(trace, FLEET, name, seed=3, capacity=16).jobs
+        assert all(
+            bound <= job.first_at - job.arrival.at + 1e-9
+            for bound, job in zip(least, jobs, strict=True)
+            if job.first_at is not None
+        )
+    alone = Trace((Arrival(0.0, 8000, 1, (1, 2)), Arrival(50.0, 8000, 1, (1, 2))), 2000)
+    assert least_ttfts(alone, FLEET) == pytest.approx([1.03, 0.53])
 
 
 def test_a_study_runs_everybody_on_the_same_requests() -> None:

@@ -35,6 +35,13 @@ def test_mooncake_s_lines_have_milliseconds_and_ids_of_blocks(tmp_path: Path) ->
     assert trace.arrivals == (Arrival(0.0, 6758, 500, (0, 1, 2)), Arrival(3.052, 7322, 490, (0, 14)))
 
 
+def test_mooncake_s_requests_of_one_step_of_time_are_spread_over_it(tmp_path: Path) -> None:
+    times = (0, 0, 0, 3000, 5999, 5999)
+    lines = [f'{{"timestamp": {at}, "input_length": 1, "output_length": 1}}\n' for at in times]
+    trace = read_trace(written(tmp_path, "".join(lines)))
+    assert [arrival.at for arrival in trace.arrivals] == pytest.approx([0.0, 1.0, 2.0, 3.0, 5.999, 7.4985])
+
+
 def test_azure_s_table_has_times_of_day(tmp_path: Path) -> None:
     first, second = read_trace(written(tmp_path, AZURE)).arrivals
     assert (first.at, first.prompt, first.output) == (0.0, 374, 44)

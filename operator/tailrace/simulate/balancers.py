@@ -119,13 +119,14 @@ class RuleBalancer:
         self._engines = engines
         self._at: dict[int, int] = {}
 
-    def choose(self, job: Job, now: float) -> int | None:  # noqa: ARG002 - rules know no time
+    def choose(self, job: Job, now: float) -> int | None:
         """Return what the rule says."""
-        chosen = self._at[job.number] = self._rule(job.arrival, self._engines)
+        chosen = self._at[job.number] = self._rule(job.arrival, self._engines, now)
         return chosen
 
-    def first_token(self, job: Job, now: float) -> None:
-        """Nothing to note: no published rule reads it."""
+    def first_token(self, job: Job, now: float) -> None:  # noqa: ARG002 - only choosing takes time into account
+        """Tell the rule."""
+        self._rule.began(job.arrival, self._at[job.number])
 
     def ended(self, job: Job, now: float) -> None:  # noqa: ARG002 - rules know no time
         """Tell the rule."""

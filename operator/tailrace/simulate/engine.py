@@ -64,6 +64,8 @@ class Engine:
         self._cache: OrderedDict[int, None] = OrderedDict()
         self._waiting: deque[Job] = deque()
         self._held = 0
+        self._prompts = 0
+        self._began = 0.0
         self._slots = 0
         self._to_prefill: deque[Job] = deque()
         self._prefilling: Job | None = None
@@ -81,8 +83,13 @@ class Engine:
 
     @property
     def kv_usage(self) -> float:
-        """The part of the KV cache that is reserved."""
-        return self._held / self.hardware.kv_tokens
+        """The part of the KV cache that holds tokens, as engines tell it: a request that waits has none yet."""
+        generated = len(self._decoding) * self._tokens - self._began
+        return (self._prompts + generated) / self.hardware.kv_tokens
+
+    def cached(self, chain: tuple[int, ...]) -> int:
+        """Return how many blocks of a chain, from its beginning, the prefix cache holds."""
+        return self._match(chain)
 
     def slow_down(self, hardware: Hardware, now: float) -> None:
         """Go on with other hardware; what is being computed is finished at the old speed."""
@@ -111,7 +118,9 @@ class Engine:
         while self._first and self._first[0][0] <= now:
             self._begin(self._first.popleft()[1], now, happened)
         while self._decoding and self._decoding[0][0] <= self._tokens + 1e-6:
-            self._finish(heappop(self._decoding)[2], now, happened)
+            done, _, job = heappop(self._decoding)
+            self._began -= done - (job.arrival.output - 1)
+            self._finish(job, now, happened)
         self._admit(now)
         return happened
 
@@ -141,6 +150,7 @@ class Engine:
         job.cached = min(self._match(job.arrival.chain) * self._block_tokens, job.arrival.prompt - 1)
         uncached = job.arrival.prompt - job.cached
         self._prefilling = job
+        self._prompts += job.arrival.prompt
         self._prefill_ends = now + uncached / (self.hardware.prefill * self.hardware.speed)
 
     def _end_prefill(self, now: float) -> None:
@@ -154,6 +164,7 @@ class Engine:
     def _begin(self, job: Job, now: float, happened: list[Happened]) -> None:
         job.first_at = now
         happened.append(Happened(job, ended=False))
+        self._began += self._tokens
         heappush(self._decoding, (self._tokens + job.arrival.output - 1, job.number, job))
 
     def _finish(self, job: Job, now: float, happened: list[Happened]) -> None:
@@ -161,6 +172,7 @@ class Engine:
         self.in_flight -= 1
         self._slots -= 1
         self._held -= _size(job)
+        self._prompts -= job.arrival.prompt
         happened.append(Happened(job, ended=True))
 
     def _match(self, chain: tuple[int, ...]) -> int:

@@ -111,3 +111,19 @@ def study(
         ]
         rows.append(Row(strategy, tuple(figures(run) for run in runs)))
     return rows
+
+
+def least_ttfts(trace: Trace, fleet: Sequence[Hardware]) -> list[float]:
+    """Return times to first token that nobody can be below, whoever chooses.
+
+    Each request alone at the fastest engine, with one cache for all engines that has every prompt which came before.
+    """
+    fastest = max(fleet, key=lambda hardware: hardware.prefill * hardware.speed)
+    known: set[int] = set()
+    found = []
+    for arrival in trace.arrivals:
+        depth = next((depth for depth, block in enumerate(arrival.chain) if block not in known), len(arrival.chain))
+        known.update(arrival.chain)
+        uncached = arrival.prompt - min(depth * trace.block_tokens, arrival.prompt - 1)
+        found.append((uncached / fastest.prefill + fastest.base) / fastest.speed)
+    return found

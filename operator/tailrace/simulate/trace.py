@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 
@@ -59,7 +61,7 @@ def read_trace(path: Path) -> Trace:
         with path.open(encoding="utf-8", newline="") as lines:
             first = lines.readline()
             lines.seek(0)
-            arrivals = tuple(_mooncake(lines) if first.startswith("{") else _table(lines))
+            arrivals = tuple(_spread(_mooncake(lines)) if first.startswith("{") else _table(lines))
     except OSError as error:
         raise BadTraceError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (KeyError, ValueError, TypeError) as error:
@@ -82,6 +84,19 @@ def _mooncake(lines: Iterable[str]) -> Iterator[Arrival]:
             )
         except (KeyError, ValueError, TypeError) as error:
             raise ValueError(f"line {number}: {error!r}; expected timestamp, input_length, output_length") from error
+
+
+def _spread(arrivals: Iterable[Arrival]) -> Iterator[Arrival]:
+    """Yield requests of one moment as they may have come until the next one: evenly.
+
+    Mooncake's times stand in steps of three seconds. Taken as they are, a dozen requests come at once again and again,
+    which no router could have seen, and every one that reads engines' gauges would see the same ones for all of them.
+    """
+    moments = [(at, list(group)) for at, group in groupby(arrivals, key=attrgetter("at"))]
+    ends = [at for at, _ in moments[1:]] + [2 * moments[-1][0] - moments[-2][0] if len(moments) > 1 else 0.0]
+    for (at, group), end in zip(moments, ends, strict=True):
+        step = max(0.0, end - at) / len(group)
+        yield from (replace(arrival, at=at + step * number) for number, arrival in enumerate(group))
 
 
 def _table(lines: Iterable[str]) -> Iterator[Arrival]:
