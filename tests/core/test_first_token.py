@@ -23,7 +23,7 @@ from tailrace.core.model import (
     Usage,
 )
 from tailrace.core.pool import Pool
-from tailrace.core.prefill import DECODE_SECONDS, Prefills
+from tailrace.core.prefill import LIKE, LOAD_SECONDS, UNCACHED_WEIGHT, Prefills
 from tailrace.core.router import Router
 
 STRATEGY = "LeastEstimatedTTFT"
@@ -79,10 +79,7 @@ def test_of_few_endpoints_the_least_estimate_is_picked(
         request = asks(prompt, chain)
         if what == "p" and any(each.available for each in all_of):
             able = [each for each in all_of if each.available]
-            cost = {
-                e: (e.meter.pending + notes.uncached(e, request)) / notes.speed(e, 0.0) + DECODE_SECONDS * e.in_flight
-                for e in able
-            }
+            cost = {e: estimate(notes, e, request) for e in able}
             # Whoever is best is the best of those without a match of its speed, or holds the prefix, or is not drawn.
             unmatched = [e for e in able if notes.uncached(e, request) == prompt]
             sent = send(made, request)
@@ -98,6 +95,12 @@ def test_of_few_endpoints_the_least_estimate_is_picked(
     for sent in active:
         end(sent, 0.0, Outcome.FAILED)
     assert all((e.meter.pending, e.meter.tokens) == (0, 0) for e in all_of)
+
+
+def estimate(notes: Prefills, of: Endpoint, request: Request) -> float:
+    """Return the documented cost."""
+    tokens = of.meter.pending + UNCACHED_WEIGHT * notes.uncached(of, request)
+    return tokens / notes.speed(of, 0.0) + LOAD_SECONDS * of.in_flight / of.capacity
 
 
 def least(of: Pool, able: list[Endpoint], like: Endpoint) -> int:
@@ -117,6 +120,43 @@ def test_a_prompt_goes_where_its_beginning_is_remembered_until_that_is_too_busy(
     for _ in range(3):
         home.meter.pending += 8192
     assert send(made, asks(8192, chain), 1.0)[0] is not home
+
+
+def test_what_would_be_computed_anew_counts_more_than_what_is_pending() -> None:
+    """Alone it would be done sooner elsewhere (4,396 tokens against 5,300), and whoever comes next would pay for it."""
+    home, other = endpoint("home", 64, 80, 0), endpoint("other", 64, 80, 1)
+    made = pool(home, other, strategy=STRATEGY)
+    chain = tuple(range(100, 132))
+    settled(made, home, 8000.0)
+    settled(made, other, 8000.0)
+    other.meter.pending = 100_000
+    other.refresh()
+    sent = send(made, asks(4096, chain))
+    assert sent[0] is home
+    end(sent, 1.0)
+    other.meter.pending, home.meter.pending = 0, 5000
+    home.refresh()
+    other.refresh()
+    assert made.pick(1, request=asks(4396, chain), now=1.0) is home
+    home.meter.pending = 7000
+    assert made.pick(1, request=asks(4396, chain), now=1.0) is other
+
+
+def test_small_differences_of_speed_are_noise_and_large_ones_are_not() -> None:
+    made = pool(*(endpoint(name, 64, 80, n) for n, name in enumerate("abc")), strategy=STRATEGY)
+    a, b, c = made.endpoints.values()
+    for each, tokens in ((a, 8000 / LIKE * 1.01), (b, 8000 * LIKE * 0.99), (c, 8000 / LIKE * 0.9)):
+        settled(made, each, tokens)
+    assert speed(made, a, 0.0) == speed(made, b, 0.0) == 8000.0
+    assert speed(made, c, 0.0) == pytest.approx(8000 / LIKE * 0.9, rel=0.02)
+
+
+def test_where_nothing_else_is_known_the_least_load_ratio_wins() -> None:
+    small, large = endpoint("small", 4, 80, 0), endpoint("large", 16, 80, 1)
+    made = pool(small, large, strategy=STRATEGY)
+    for second in range(10):
+        send(made, Request("llama", 100), float(second))
+    assert (small.in_flight, large.in_flight) == (2, 8)
 
 
 def test_of_two_speeds_a_long_prompt_goes_to_the_fast_one_and_the_rest_to_whoever_is_free() -> None:

@@ -21,6 +21,7 @@ from tailrace.core.prefix import PrefixIndex
 from tailrace.core.ties import Ties
 
 STEPS_PER_SECOND = 1 << 20
+RATIO_BITS = 20
 TOKENS_PER_TFLOP = 20.0
 """A first guess of a speed from the hardware: 8B models reach about so many tokens a second for each dense TFLOPS."""
 USUAL_TFLOPS = 400
@@ -28,8 +29,15 @@ SMALL_TOKENS = 256
 """An endpoint at rest takes longer over a prompt up to here for reasons that are not its speed."""
 TOLERANCE_BLOCKS = 1
 """Engines cache whole blocks of their own size, and never the last token."""
-DECODE_SECONDS = 0.02
-"""What each request in flight adds: it takes a slot, memory, and a part of every step."""
+LOAD_SECONDS = 2.0
+"""What an endpoint that is full counts behind one that is idle, and less by its load ratio: what is in flight takes
+memory and a part of every step. Where nothing else is known, this alone decides, and the least load ratio wins."""
+UNCACHED_WEIGHT = 1.5
+"""Tokens that have to be computed count more than those pending: whoever comes next waits for them too. A request
+that only looks at its own wait has a prompt computed anew a little too often, and all pay for it."""
+LIKE = 1.2
+"""Within this factor of what the endpoint should do, what is seen of its speed is taken for noise. A long prompt
+multiplies it: among endpoints that are alike it would decide more than the queues do."""
 CLASSES_PER_DOUBLING = 2
 
 
@@ -106,7 +114,9 @@ class Prefills(Notes):
 
     def speed(self, endpoint: Endpoint, now: float) -> float:
         """Return the prompt tokens that the endpoint computes in a second, as believed now."""
-        return endpoint.meter.prefill.at(now, self._guess(endpoint))
+        usual = self._guess(endpoint)
+        seen = endpoint.meter.prefill.at(now, usual)
+        return usual if usual < LIKE * seen and seen < LIKE * usual else seen
 
     def speed_class(self, endpoint: Endpoint) -> int:
         """Return the class of the endpoint's speed: one for all within the square root of two."""
@@ -146,8 +156,9 @@ def _is_silent(request: Request) -> bool:
 
 
 def by_pending(ties: Ties, endpoint: Endpoint) -> int:
-    """Order: the fewest tokens pending, then the fewest in flight."""
-    return ties.order((endpoint.meter.pending << 20) + endpoint.in_flight, endpoint)
+    """Order: the fewest tokens pending, then the least in-flight / capacity."""
+    ratio = (endpoint.in_flight << RATIO_BITS) // endpoint.capacity
+    return ties.order((endpoint.meter.pending << RATIO_BITS + 1) + ratio, endpoint)
 
 
 def score_first_token(notes: Prefills, ties: Ties, max_kv_usage: float, request: Request, now: float) -> Score:
@@ -155,8 +166,9 @@ def score_first_token(notes: Prefills, ties: Ties, max_kv_usage: float, request:
 
     def first_token(endpoint: Endpoint) -> int:
         meter = endpoint.meter
-        seconds = (meter.pending + notes.uncached(endpoint, request)) / notes.speed(endpoint, now)
-        seconds += DECODE_SECONDS * endpoint.in_flight
+        tokens = meter.pending + UNCACHED_WEIGHT * notes.uncached(endpoint, request)
+        seconds = tokens / notes.speed(endpoint, now)
+        seconds += LOAD_SECONDS * endpoint.in_flight / endpoint.capacity
         seconds += kv_seconds(endpoint, max_kv_usage)
         return ties.order(int(STEPS_PER_SECOND * seconds), endpoint)
 
