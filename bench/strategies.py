@@ -1,81 +1,217 @@
-"""What strategies make of TTFT: the core's against the peers' rules, simulated: `python -m bench strategies`.
+"""What strategies make of TTFT, simulated: the core's against the peers' rules: `python -m bench strategies`.
 
-Every cell of the table is five runs on requests that differ; all strategies run on the same ones. `--trace FILE` adds a
-recorded trace, each run getting a part of it. The last column compares the TTFT p99 of LeastEstimatedTTFT with that of
-the best other one, pair by pair: below 1 it is better, and the interval says whether that may be chance.
+Every cell is five runs on requests that differ; all strategies run on the same ones, by seeds that nothing was chosen
+by. Recorded traces are taken from `--traces FOLDER` (default ../shared/data/traces, and left out where there are none);
+each run gets a fifth of them. Options: `--fleet`, `--load`, `--requests` (a name) narrow the grid, `--seeds N`,
+`--first-seed N`, `--workers N` processes side by side.
+
+A cell compares the TTFT p99 of LeastEstimatedTTFT with that of the best peer, run by run: below 1 it is better. Floor
+is what the same comparison would give to somebody with one cache that forgets nothing and no queue at all.
+Written besides: results/strategies.json, with every figure, and results/strategies.md.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from tailrace.simulate.engine import Hardware
 from tailrace.simulate.requests import source
-from tailrace.simulate.study import Estimate, Row, estimate, study
+from tailrace.simulate.run import simulate
+from tailrace.simulate.study import Estimate, Figures, estimate, figures, least_ttfts, quantile
 from tailrace.simulate.trace import Trace
+from tailrace.simulate.workloads import generate
 
+RESULTS = Path(__file__).resolve().parent / "results"
+TRACES = Path(__file__).resolve().parents[2] / "shared" / "data" / "traces"
 OURS = "LeastEstimatedTTFT"
-OTHERS = (
+PEERS = (
     "RoundRobin",
     "LeastRequests",
     "PowerOfTwoChoices",
     "LeastTokens",
     "kubeai-prefix-hash",
     "sglang-cache-aware",
+    "smg-cache-aware",
     "llm-d-scorers",
+    "dynamo-kv",
 )
 LOADS = (0.7, 1.0, 1.3)
-SEEDS = 5
 SECONDS = 240.0
-FIRST_SEED = 1000
-"""Seeds below were used to choose constants."""
 RATES = {"no-sharing": 16.0, "system-prompt": 28.0, "hot-prefix": 28.0, "bursts": 16.0, "sessions": 18.0}
 """Requests a second that eight equal pods have to work for, without being overrun."""
+RECORDED = {"mooncake": "mooncake-conversation.jsonl", "azure": "azure-2023-conversation.csv"}
+TOKENS_A_SECOND = 41_000.0
+"""Prompt tokens a second of a recorded trace at load 1: Mooncake's own. Others are pressed together in time to it."""
 TOKENS = 2_000_000
 USUAL = Hardware(kv_tokens=TOKENS // 2, cache_tokens=TOKENS)
 SLOW = Hardware(speed=0.5, kv_tokens=TOKENS // 2, cache_tokens=TOKENS)
 FLEETS = {"equal": ([USUAL] * 8, 1.0), "mixed": ([SLOW] * 2 + [USUAL] * 6, 7 / 8)}
 """Engines, and how much of the rate of eight equal ones they are given."""
-
-Traces = Callable[[int], Trace]
-
-
-def made(name: str, rate: float) -> Traces:
-    """Return what makes the requests of a workload, by seeds that nothing was chosen by."""
-    make = source(None, name, rate=rate, seconds=SECONDS, parts=SEEDS)
-    return lambda seed: make(FIRST_SEED + seed)
+CAPACITY = 128
+"""Twice the slots of an engine: the peers send without a bound, so nobody is kept from queueing in the engines here."""
+BETTER = 0.9
 
 
-def against(ours: Row, other: Row) -> Estimate:
-    """Return our TTFT p99 divided by the other's, run by run."""
-    return estimate([a.ttft99 / b.ttft99 for a, b in zip(ours.figures, other.figures, strict=True)])
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run of every strategy: which requests, of which seed, on which fleet, at which load."""
+
+    requests: str
+    fleet: str
+    load: float
+    seed: int
+    part: int
+    parts: int
+    folder: str
 
 
-def line(cell: str, rows: list[Row]) -> str:
-    """Return a row of the table: the TTFT p99 of everybody, and the comparison with the best."""
-    ours, *others = rows
-    best = min(others, key=lambda row: row.estimate("ttft99").mean)
-    ratio = against(ours, best)
-    found = "".join(f"{row.estimate('ttft99').mean:>8.2f} ±{row.estimate('ttft99').within:<6.2f}" for row in rows)
-    return f"{cell:<28}{found}  {ratio.mean:.2f} ±{ratio.within:.2f} {best.strategy}"
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What came of the runs of one setting: figures by strategy, one of each for each seed, and the least p99."""
+
+    requests: str
+    fleet: str
+    load: float
+    figures: dict[str, list[Figures]]
+    floors: list[float]
+
+    @property
+    def best(self) -> str:
+        """The peer with the least p99."""
+        return min(PEERS, key=lambda name: estimate([each.ttft99 for each in self.figures[name]]).mean)
+
+    def ratio(self, name: str) -> Estimate:
+        """Return our p99 divided by another's, run by run."""
+        pairs = zip(self.figures[OURS], self.figures[name], strict=True)
+        return estimate([ours.ttft99 / theirs.ttft99 for ours, theirs in pairs])
+
+    def floor(self) -> float:
+        """Return the least p99 that anybody could have, divided by the best peer's."""
+        theirs = self.figures[self.best]
+        return estimate([floor / each.ttft99 for floor, each in zip(self.floors, theirs, strict=True)]).mean
+
+    def has_to_be_better(self) -> bool:
+        """Whether this is one of the settings in which a tenth is asked for."""
+        recorded = self.requests in RECORDED and self.load >= 1.0
+        return recorded or self.fleet == "mixed" or self.requests == "system-prompt"
+
+    def verdict(self) -> str:
+        """Say in a word how the cell stands: better by a tenth, better, level (the interval holds 1) or worse."""
+        ratio = self.ratio(self.best)
+        if ratio.mean <= BETTER:
+            return "tenth"
+        if ratio.mean + ratio.within < 1.0:
+            return "better"
+        return "level" if ratio.mean - ratio.within <= 1.0 else "worse"
+
+
+@lru_cache(maxsize=4)
+def recorded(path: str, parts: int) -> list[Trace]:
+    """Return the parts of a recorded trace, at the tokens a second of load 1."""
+    part = source(Path(path), "", rate=1.0, seconds=0.0, parts=parts)
+    made = [part(number) for number in range(parts)]
+    tokens = sum(a.prompt for each in made for a in each.arrivals)
+    seconds = sum(each.arrivals[-1].at for each in made)
+    return [each.faster(TOKENS_A_SECOND * seconds / tokens) for each in made]
+
+
+def requests(task: Task) -> Trace:
+    """Return the requests of a task."""
+    share = FLEETS[task.fleet][1] * task.load
+    if task.requests in RECORDED:
+        return recorded(str(Path(task.folder) / RECORDED[task.requests]), task.parts)[task.part].faster(share)
+    return generate(task.requests, task.seed, seconds=SECONDS, rate=RATES[task.requests] * share)
+
+
+def run(task: Task) -> tuple[dict[str, Figures], float]:
+    """Run every strategy on the requests of a task; with the least p99 that there can be."""
+    trace, fleet = requests(task), FLEETS[task.fleet][0]
+    found = {name: figures(simulate(trace, fleet, name, seed=task.seed, capacity=CAPACITY)) for name in (OURS, *PEERS)}
+    return found, quantile(least_ttfts(trace, fleet), 0.99)
+
+
+def tasks(options: argparse.Namespace) -> list[Task]:
+    """Return what is to be run."""
+    folder = options.traces
+    kept = [name for name, file in RECORDED.items() if (folder / file).exists()]
+    names = options.requests or [*RATES, *kept]
+    return [
+        Task(name, fleet, load, options.first_seed + part, part, options.seeds, str(folder))
+        for fleet in options.fleet or FLEETS
+        for load in options.load or LOADS
+        for name in names
+        for part in range(options.seeds)
+    ]
+
+
+def cells(wanted: Sequence[Task], workers: int) -> Iterator[Cell]:
+    """Run the tasks in processes side by side; yield each cell when it is whole."""
+    with ProcessPoolExecutor(workers) as pool:
+        found = zip(wanted, pool.map(run, wanted), strict=True)
+        for task, (first, floor) in found:
+            rows, floors = {name: [each] for name, each in first.items()}, [floor]
+            for _ in range(task.parts - 1):
+                _, (more, least) = next(found)
+                floors.append(least)
+                for name, each in more.items():
+                    rows[name].append(each)
+            yield Cell(task.requests, task.fleet, task.load, rows, floors)
+
+
+def line(cell: Cell) -> list[str]:
+    """Return the columns of a cell: everybody's p99, then the comparisons."""
+    p99s = (estimate([each.ttft99 for each in cell.figures[name]]) for name in (OURS, *PEERS))
+    best, least = cell.ratio(cell.best), cell.ratio("LeastRequests")
+    return [
+        f"{cell.requests} {cell.fleet} {cell.load:g}",
+        *(f"{p99.mean:.2f} ±{p99.within:.2f}" for p99 in p99s),
+        f"{best.mean:.2f} ±{best.within:.2f} {cell.best}",
+        f"{least.mean:.2f} ±{least.within:.2f}",
+        f"{cell.floor():.2f}",
+        cell.verdict() + (" (asked)" if cell.has_to_be_better() else ""),
+    ]
+
+
+HEAD = ["requests, fleet, load", OURS, *PEERS, "against the best", "against LeastRequests", "floor", "verdict"]
+
+
+def write(done: Sequence[Cell]) -> None:
+    """Write the results for programs and for people."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "strategies.json").write_text(json.dumps([asdict(cell) for cell in done], indent=1) + "\n")
+    rows = [HEAD, ["---"] * len(HEAD), *(line(cell) for cell in done)]
+    text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    (RESULTS / "strategies.md").write_text(f"TTFT p99 in seconds; see `bench/strategies.py`.\n\n{text}\n")
 
 
 def main(arguments: list[str]) -> None:
-    """Print one line a cell."""
-    recorded = arguments[arguments.index("--trace") + 1] if "--trace" in arguments else ""
-    names = [OURS, *OTHERS]
-    print("TTFT p99, seconds: mean of five runs, half-width of the 95 % interval")
-    print(f"{'':<28}" + "".join(f"{name[:15]:>16}" for name in names) + "  against the best")
-    for fleet, (engines, share) in FLEETS.items():
-        for load in LOADS:
-            cells: dict[str, Traces] = {name: made(name, rate * load * share) for name, rate in RATES.items()}
-            if recorded:
-                parts = source(Path(recorded), "", rate=1.0, seconds=0.0, parts=SEEDS)
-                cells["recorded"] = lambda seed, f=load * share, parts=parts: parts(seed).faster(f)  # type: ignore[misc]
-            for name, traces in cells.items():
-                print(line(f"{name} {fleet} x{load:g}", study(traces, engines, names, seeds=SEEDS)), flush=True)
+    """Print one line a cell, then what was and was not reached."""
+    parser = argparse.ArgumentParser(prog="bench strategies")
+    parser.add_argument("--traces", type=Path, default=TRACES)
+    parser.add_argument("--fleet", action="append", choices=FLEETS)
+    parser.add_argument("--load", action="append", type=float)
+    parser.add_argument("--requests", action="append", choices=[*RATES, *RECORDED])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=1000, help="seeds below were used to choose constants")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args(arguments)
+    done = []
+    for cell in cells(tasks(options), options.workers):
+        name, ours, *_, best, least, floor, verdict = line(cell)
+        print(f"{name:<26}{ours:>14}  {best:<32}{least:<13}{floor:<6}{verdict}", flush=True)
+        done.append(cell)
+    write(done)
+    asked = [cell for cell in done if cell.has_to_be_better()]
+    print(f"a tenth better than the best peer: {sum(c.verdict() == 'tenth' for c in asked)} of {len(asked)} asked for")
+    print(f"worse than the best peer: {sum(c.verdict() == 'worse' for c in done)} of {len(done)}")
 
 
 if __name__ == "__main__":
