@@ -14,6 +14,7 @@ from tailrace.core.meter import Work
 from tailrace.core.model import (
     EndpointGone,
     EndpointSeen,
+    ModelSpec,
     Outcome,
     Pick,
     PoolSettings,
@@ -24,6 +25,7 @@ from tailrace.core.model import (
 )
 from tailrace.core.pool import Pool
 from tailrace.core.prefill import LIKE, LOAD_SECONDS, UNCACHED_WEIGHT, Prefills
+from tailrace.core.prefix import MOST_BLOCKS
 from tailrace.core.router import Router
 
 STRATEGY = "LeastEstimatedTTFT"
@@ -301,6 +303,29 @@ def test_no_endpoint_is_buried_by_one_hot_prefix() -> None:
     loads = [each.in_flight for each in all_of]
     assert max(loads) <= 1.5 * sum(loads) / len(loads)
     assert min(loads) > 0
+
+
+def test_pools_share_the_memory_for_prefixes() -> None:
+    made = Router(ME, booted_at=BOOT, rng=Random(0))
+    first = replace(server(), pool=PoolSettings(STRATEGY))
+    made.apply(ServerSeen(first), BOOT)
+    made.apply(EndpointSeen(pod("p")), BOOT)
+
+    def ask() -> int:
+        for number in range(600):
+            picked = made.acquire(asks(12_800, tuple(range(number * 100, number * 100 + 100))), BOOT)
+            assert isinstance(picked, Pick)
+            made.release(picked.attempt, Outcome.COMPLETED, BOOT)
+        (notes,) = {each.notes for each in made._registry._pools.values() if each.endpoints}
+        assert isinstance(notes, Prefills)
+        return len(notes.index)
+
+    alone = ask()
+    for number in range(9):
+        models = (ModelSpec(f"model-{number}"),)
+        made.apply(ServerSeen(replace(first, key=f"demo/{number}", models=models)), BOOT)
+    assert alone == 60_000
+    assert ask() <= MOST_BLOCKS / 10
 
 
 @pytest.mark.parametrize("change", ["gone", "anew"])

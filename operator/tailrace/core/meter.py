@@ -154,5 +154,8 @@ class Notes:
     def completed(self, work: Work, took: float, now: float) -> None:
         """Take note that a request has come to its end after so many seconds."""
 
+    def share(self, pools: int) -> None:
+        """Take note of how many pools, this one included, share the memory that there is for all."""
+
     def forget(self, endpoint: Endpoint) -> None:
         """Forget what was noted of an endpoint: it is gone, or has begun anew."""

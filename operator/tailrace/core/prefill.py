@@ -17,7 +17,7 @@ from tailrace.core.learn import Speed
 from tailrace.core.meter import Notes, Work
 from tailrace.core.model import Outcome, Request, Usage
 from tailrace.core.policy import Score
-from tailrace.core.prefix import PrefixIndex
+from tailrace.core.prefix import MOST_BLOCKS, PrefixIndex
 from tailrace.core.ties import Ties
 
 STEPS_PER_SECOND = 1 << 20
@@ -135,6 +135,10 @@ class Prefills(Notes):
         """Count prompts as read whose time has come and of which no first byte will tell."""
         while self._silent and self._silent[0][0] <= now:
             heappop(self._silent)[2].settle()
+
+    def share(self, pools: int) -> None:
+        """Note an equal part of the blocks that may be noted in all."""
+        self.index.most = max(1, MOST_BLOCKS // pools)
 
     def forget(self, endpoint: Endpoint) -> None:
         """Forget which prefixes the endpoint has."""

@@ -12,7 +12,7 @@ from itertools import islice
 from tailrace.core.endpoint import Endpoint
 
 MOST_BLOCKS = 250_000
-"""Blocks noted in all; about 150 bytes each. At 128 tokens a block that is 32 million tokens of prompts."""
+"""Blocks noted in all, by all pools; about 150 bytes each. 128 tokens a block make it 32 million tokens of prompts."""
 MOST_HOLDERS = 4
 """How many holders of one block are told: the latest. A block that everybody has is no reason to choose anybody."""
 _SHRINK, _GROW = 0.9, 1.005
@@ -25,12 +25,12 @@ _AT_ONCE = 8
 class PrefixIndex:
     """Blocks by endpoint, the least recently used going first, and from a chain's tail; and endpoints by block.
 
-    ``most`` bounds all blocks together; each endpoint has an equal part. Costs O(log blocks) a question and O(blocks) a
-    note, of the one chain in hand.
+    ``most`` bounds all blocks together, and may be changed; each endpoint has an equal part, and gives back what is too
+    much when something is noted of it. Costs O(log blocks) a question and O(blocks) a note, of the one chain in hand.
     """
 
     def __init__(self, most: int = MOST_BLOCKS) -> None:
-        self._most = most
+        self.most = most
         self._rooms: dict[Endpoint, float] = {}
         self._blocks: dict[Endpoint, dict[int, None]] = {}
         # One holder stands for itself: most blocks have one, and a tuple takes as much memory as the rest of an entry.
@@ -75,7 +75,7 @@ class PrefixIndex:
 
     def _room(self, endpoint: Endpoint) -> float:
         """Return how many blocks are noted of the endpoint at most."""
-        fair = self._most / max(1, len(self._blocks))
+        fair = self.most / max(1, len(self._blocks))
         return min(fair, self._rooms.get(endpoint, fair))
 
     def forget(self, endpoint: Endpoint) -> None:

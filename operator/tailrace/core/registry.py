@@ -263,6 +263,8 @@ class Registry:
         for server in sorted(self.servers.values(), key=lambda s: (s.created_at, s.key)):
             for model in server.models:
                 self._name(server, model, old)
+        for pool in self._pools.values():
+            pool.notes.share(len(self._pools))
         self.curious = any(pool.policy.needs is not None for pool in self._pools.values())
         self.listens = any(pool.reads_engines for pool in self._pools.values())
         for uid, endpoint in self.endpoints.items():
