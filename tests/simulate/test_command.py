@@ -40,6 +40,15 @@ def test_a_trace_may_be_one_s_own(tmp_path: Path) -> None:
     assert "LeastTokens" in output
 
 
+def test_it_draws_pictures_where_it_is_told_to(tmp_path: Path) -> None:
+    path = tmp_path / "plots.html"
+    code, _ = run("--strategies", "LeastTokens,RoundRobin", "--load", "1", "--load", "2", "--plots", str(path))
+    assert code == 0
+    text = path.read_text()
+    assert "tailrace simulate: sessions" in text
+    assert text.count("<svg") == 6
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -47,6 +56,7 @@ def test_a_trace_may_be_one_s_own(tmp_path: Path) -> None:
         (("--workload", "calm"), "no workload 'calm'"),
         (("--slow-pods", "4"), "4 slow pods of 3"),
         (("--trace", "nowhere"), "nowhere: cannot be read"),
+        (("--strategies", "random", "--plots", "/nowhere/a.html"), "/nowhere/a.html cannot be written"),
     ],
 )
 def test_a_wrong_option_is_said_with_what_would_be_right(arguments: tuple[str, ...], said: str) -> None:

@@ -48,6 +48,8 @@ Routers = Annotated[
 Prefill = Annotated[float, _fleet("Uncached prompt tokens a pod computes in a second.", min=1)]
 KvTokens = Annotated[int, _fleet("Tokens in a pod's KV cache, and in its prefix cache.", min=1000)]
 
+Plots = Annotated[Path | None, typer.Option(help="HTML page to write: TTFT and the load of each pod over time.")]
+
 
 def simulate(
     *,
@@ -65,6 +67,7 @@ def simulate(
     routers: Routers = 1,
     prefill_tokens_per_second: Prefill = 8000.0,
     kv_tokens: KvTokens = 1_000_000,
+    plots: Plots = None,
 ) -> None:
     """Simulate strategies on the same requests and compare them in a table.
 
@@ -76,6 +79,7 @@ def simulate(
     """
     from tailrace.simulate.balancers import names  # noqa: PLC0415 - `tailrace --help` must not load a simulator
     from tailrace.simulate.engine import Hardware  # noqa: PLC0415
+    from tailrace.simulate.plots import page  # noqa: PLC0415
     from tailrace.simulate.report import table  # noqa: PLC0415
     from tailrace.simulate.requests import source  # noqa: PLC0415
     from tailrace.simulate.study import study  # noqa: PLC0415
@@ -94,6 +98,7 @@ def simulate(
     quick = Hardware(slots=capacity, prefill=prefill_tokens_per_second, kv_tokens=kv_tokens, cache_tokens=kv_tokens)
     slow = Hardware(slow_speed, capacity, prefill_tokens_per_second, kv_tokens=kv_tokens, cache_tokens=kv_tokens)
     fleet = [slow] * slow_pods + [quick] * (pods - slow_pods)
+    sections = []
     for times in load or [1.0]:
         rows = study(
             lambda seed, times=times: requests(seed).faster(times),  # type: ignore[misc]
@@ -103,4 +108,15 @@ def simulate(
             capacity=capacity,
             routers=routers,
         )
-        typer.echo(table(f"{times:g} times the rate, {pods} pods ({slow_pods} at {slow_speed:g})", rows))
+        title = f"{times:g} times the rate, {pods} pods ({slow_pods} at {slow_speed:g})"
+        typer.echo(table(title, rows))
+        sections.append((title, rows))
+    if plots is not None:
+        _write(plots, page(f"tailrace simulate: {trace.name if trace else workload}", sections))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be written: {error.strerror or error}") from error

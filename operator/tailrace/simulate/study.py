@@ -41,10 +41,11 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One strategy's figures in one setting, and those of each seed: other strategies ran on the same ones."""
+    """One strategy's figures by seed, in one setting; others ran on the same requests. ``first`` is a whole run."""
 
     strategy: str
     figures: tuple[Figures, ...]
+    first: Run
 
     def estimate(self, name: str) -> Estimate:
         """Return the estimate of one figure."""
@@ -109,7 +110,7 @@ def study(
             simulate(trace, fleet, strategy, seed=seed, capacity=capacity, routers=routers)
             for seed, trace in enumerate(made)
         ]
-        rows.append(Row(strategy, tuple(figures(run) for run in runs)))
+        rows.append(Row(strategy, tuple(figures(run) for run in runs), runs[0]))
     return rows
 
 
