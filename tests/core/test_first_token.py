@@ -83,7 +83,7 @@ def test_of_few_endpoints_the_least_estimate_is_picked(
             able = [each for each in all_of if each.available]
             cost = {e: estimate(notes, e, request) for e in able}
             # Whoever is best is the best of those without a match of its speed, or holds the prefix, or is not drawn.
-            unmatched = [e for e in able if notes.uncached(e, request) == prompt]
+            unmatched = [e for e in able if notes.believed(e, request) == 0]
             sent = send(made, request)
             active.append(sent)
             bound = min(
@@ -99,9 +99,14 @@ def test_of_few_endpoints_the_least_estimate_is_picked(
     assert all((e.meter.pending, e.meter.tokens) == (0, 0) for e in all_of)
 
 
+def prompt_of(request: Request) -> int:
+    assert request.traits is not None
+    return request.traits.prompt_tokens
+
+
 def estimate(notes: Prefills, of: Endpoint, request: Request) -> float:
     """Return the documented cost."""
-    tokens = of.meter.pending + UNCACHED_WEIGHT * notes.uncached(of, request)
+    tokens = of.meter.pending + UNCACHED_WEIGHT * notes.uncached(of, request, prompt_of(request))
     return tokens / notes.speed(of, 0.0) + LOAD_SECONDS * of.in_flight / of.capacity
 
 

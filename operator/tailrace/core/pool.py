@@ -239,7 +239,8 @@ class Pool:
         found = self._to_compare(candidates, adapter, avoid, request, now)
         if self._score is None or len(found) < 2:
             return found[0] if found else None
-        return min(found, key=self._score(request, now))
+        # Sources may offer the same one, and a score costs more than to see that.
+        return min(dict.fromkeys(found), key=self._score(request, now))
 
     def _to_compare(
         self,

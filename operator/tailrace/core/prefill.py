@@ -29,7 +29,7 @@ SMALL_TOKENS = 256
 """An endpoint at rest takes longer over a prompt up to here for reasons that are not its speed."""
 TOLERANCE_BLOCKS = 1
 """Engines cache whole blocks of their own size, and never the last token."""
-LOAD_SECONDS = 2.0
+LOAD_SECONDS = 1.0
 """What an endpoint that is full counts behind one that is idle, and less by its load ratio: what is in flight takes
 memory and a part of every step. Where nothing else is known, this alone decides, and the least load ratio wins."""
 UNCACHED_WEIGHT = 1.5
@@ -49,8 +49,8 @@ class PrefillWork(Work):
     def __init__(self, endpoint: Endpoint, notes: Prefills, request: Request, opened_at: float) -> None:
         super().__init__(endpoint, notes, request, opened_at)
         self.prefills = notes
-        self.believed = 0 if request.traits is None else notes.index.match(endpoint, request.traits.chain)
-        self.uncached = notes.uncached(endpoint, request)
+        self.believed = notes.believed(endpoint, request)
+        self.uncached = _uncached(self.prompt, self.believed, request)
         self.pending = True
         endpoint.meter.pending += self.uncached
 
@@ -91,6 +91,7 @@ class Prefills(Notes):
         super().__init__()
         self.index = PrefixIndex()
         self._against_hardware = Speed()
+        self._made_of_hardware = 1.0
         self._silent: list[tuple[float, int, PrefillWork]] = []
         self._sequence = 0
 
@@ -103,14 +104,14 @@ class Prefills(Notes):
             self.index.note(endpoint, request.traits.chain)
         return work
 
-    def uncached(self, endpoint: Endpoint, request: Request) -> int:
-        """Return how many tokens of the prompt the endpoint would have to compute, at least 1."""
-        prompt, _ = self.lengths.of(request)
+    def believed(self, endpoint: Endpoint, request: Request) -> int:
+        """Return how many blocks of the prompt the endpoint should remember."""
         traits = request.traits
-        if traits is None or not traits.chain:
-            return prompt
-        cached = self.index.match(endpoint, traits.chain) * traits.block_tokens
-        return max(1, prompt - prompt * cached // max(traits.prompt_tokens, 1))
+        return 0 if traits is None or not traits.chain else self.index.match(endpoint, traits.chain)
+
+    def uncached(self, endpoint: Endpoint, request: Request, prompt: int) -> int:
+        """Return how many of the ``prompt`` tokens the endpoint would have to compute, at least 1."""
+        return _uncached(prompt, self.believed(endpoint, request), request)
 
     def speed(self, endpoint: Endpoint, now: float) -> float:
         """Return the prompt tokens that the endpoint computes in a second, as believed now."""
@@ -126,10 +127,11 @@ class Prefills(Notes):
         """Take in that so many tokens were computed in that time."""
         endpoint.meter.prefill.see(tokens, seconds, now)
         self._against_hardware.see(tokens / _by_hardware(endpoint), seconds, now)
+        self._made_of_hardware = self._against_hardware.usual(1.0)
 
     def _guess(self, endpoint: Endpoint) -> float:
         """Return the speed that the endpoint should have: by its hardware, and by what others made of theirs."""
-        return _by_hardware(endpoint) * self._against_hardware.usual(1.0)
+        return _by_hardware(endpoint) * self._made_of_hardware
 
     def tick(self, now: float) -> None:
         """Count prompts as read whose time has come and of which no first byte will tell."""
@@ -150,6 +152,13 @@ class Prefills(Notes):
         heappush(self._silent, (now + seconds, self._sequence, work))
 
 
+def _uncached(prompt: int, blocks: int, request: Request) -> int:
+    traits = request.traits
+    if not blocks or traits is None:
+        return prompt
+    return max(1, prompt - prompt * blocks * traits.block_tokens // max(traits.prompt_tokens, 1))
+
+
 def _by_hardware(endpoint: Endpoint) -> float:
     return TOKENS_PER_TFLOP * (endpoint.gpu_tflops or USUAL_TFLOPS)
 
@@ -167,10 +176,11 @@ def by_pending(ties: Ties, endpoint: Endpoint) -> int:
 
 def score_first_token(notes: Prefills, ties: Ties, max_kv_usage: float, request: Request, now: float) -> Score:
     """Compare by when the first token should come; later where the engine says that its KV cache is too full."""
+    prompt, _ = notes.lengths.of(request)
 
     def first_token(endpoint: Endpoint) -> int:
         meter = endpoint.meter
-        tokens = meter.pending + UNCACHED_WEIGHT * notes.uncached(endpoint, request)
+        tokens = meter.pending + UNCACHED_WEIGHT * notes.uncached(endpoint, request, prompt)
         seconds = tokens / notes.speed(endpoint, now)
         seconds += LOAD_SECONDS * endpoint.in_flight / endpoint.capacity
         seconds += kv_seconds(endpoint, max_kv_usage)
