@@ -3,7 +3,7 @@
 Every cell is five runs on requests that differ; all strategies run on the same ones, by seeds that nothing was chosen
 by. Recorded traces are taken from `--traces FOLDER` (default ../shared/data/traces, and left out where there are none);
 each run gets a fifth of them. Options: `--fleet`, `--load`, `--requests` (a name) narrow the grid, `--seeds N`,
-`--first-seed N`, `--workers N` processes side by side.
+`--first-seed N`, `--workers N` processes side by side. `--add` keeps cells of the last results that are not run again.
 
 A cell compares the TTFT p99 of LeastEstimatedTTFT with that of the best peer, run by run: below 1 it is better. Floor
 is what the same comparison would give to somebody with one cache that forgets nothing and no queue at all.
@@ -55,8 +55,8 @@ USUAL = Hardware(kv_tokens=TOKENS // 2, cache_tokens=TOKENS)
 SLOW = Hardware(speed=0.5, kv_tokens=TOKENS // 2, cache_tokens=TOKENS)
 FLEETS = {"equal": ([USUAL] * 8, 1.0), "mixed": ([SLOW] * 2 + [USUAL] * 6, 7 / 8)}
 """Engines, and how much of the rate of eight equal ones they are given."""
-CAPACITY = 128
-"""Twice the slots of an engine: the peers send without a bound, so nobody is kept from queueing in the engines here."""
+CAPACITY = 64
+"""As many as an engine has slots, which is what capacity means. The peers' rules send without a bound."""
 BETTER = 0.9
 
 
@@ -183,6 +183,23 @@ def line(cell: Cell) -> list[str]:
 HEAD = ["requests, fleet, load", OURS, *PEERS, "against the best", "against LeastRequests", "floor", "verdict"]
 
 
+def kept() -> list[Cell]:
+    """Return the cells of the last results."""
+    path = RESULTS / "strategies.json"
+    rows = json.loads(path.read_text()) if path.exists() else []
+    return [
+        Cell(**row | {"figures": {name: [Figures(**one) for one in each] for name, each in row["figures"].items()}})
+        for row in rows
+    ]
+
+
+def in_order(found: Sequence[Cell]) -> list[Cell]:
+    """Return the latest cell of each setting, in the order of the grid."""
+    fleets, names = list(FLEETS), [*RATES, *RECORDED]
+    latest = {(fleets.index(cell.fleet), cell.load, names.index(cell.requests)): cell for cell in found}
+    return [latest[key] for key in sorted(latest)]
+
+
 def write(done: Sequence[Cell]) -> None:
     """Write the results for programs and for people."""
     RESULTS.mkdir(exist_ok=True)
@@ -202,12 +219,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=1000, help="seeds below were used to choose constants")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--add", action="store_true")
     options = parser.parse_args(arguments)
-    done = []
+    done = kept() if options.add else []
     for cell in cells(tasks(options), options.workers):
         name, ours, *_, best, least, floor, verdict = line(cell)
         print(f"{name:<26}{ours:>14}  {best:<32}{least:<13}{floor:<6}{verdict}", flush=True)
         done.append(cell)
+    done = in_order(done)
     write(done)
     asked = [cell for cell in done if cell.has_to_be_better()]
     print(f"a tenth better than the best peer: {sum(c.verdict() == 'tenth' for c in asked)} of {len(asked)} asked for")
