@@ -13,7 +13,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results"
-JOBS_OF_THEIR_OWN = frozenset({"routing", "soak", "strategies"})
+JOBS_OF_THEIR_OWN = frozenset({"routing", "simulated", "soak", "strategies"})
 """Run only when they are named: they take long."""
 
 
