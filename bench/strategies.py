@@ -183,6 +183,11 @@ def line(cell: Cell) -> list[str]:
 HEAD = ["requests, fleet, load", OURS, *PEERS, "against the best", "against LeastRequests", "floor", "verdict"]
 
 
+def rounded(value: object) -> object:
+    """Return the same value with its floats to four places."""
+    return json.loads(json.dumps(value), parse_float=lambda digits: round(float(digits), 4))
+
+
 def kept() -> list[Cell]:
     """Return the cells of the last results."""
     path = RESULTS / "strategies.json"
@@ -203,7 +208,8 @@ def in_order(found: Sequence[Cell]) -> list[Cell]:
 def write(done: Sequence[Cell]) -> None:
     """Write the results for programs and for people."""
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "strategies.json").write_text(json.dumps([asdict(cell) for cell in done], indent=1) + "\n")
+    cells_written = ",\n".join(json.dumps(rounded(asdict(cell))) for cell in done)
+    (RESULTS / "strategies.json").write_text(f"[\n{cells_written}\n]\n")
     rows = [HEAD, ["---"] * len(HEAD), *(line(cell) for cell in done)]
     text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     (RESULTS / "strategies.md").write_text(f"TTFT p99 in seconds; see `bench/strategies.py`.\n\n{text}\n")
@@ -225,9 +231,8 @@ def main(arguments: list[str]) -> None:
     for cell in cells(tasks(options), options.workers):
         name, ours, *_, best, least, floor, verdict = line(cell)
         print(f"{name:<26}{ours:>14}  {best:<32}{least:<13}{floor:<6}{verdict}", flush=True)
-        done.append(cell)
-    done = in_order(done)
-    write(done)
+        done = in_order([*done, cell])
+        write(done)
     asked = [cell for cell in done if cell.has_to_be_better()]
     print(f"a tenth better than the best peer: {sum(c.verdict() == 'tenth' for c in asked)} of {len(asked)} asked for")
     print(f"worse than the best peer: {sum(c.verdict() == 'worse' for c in done)} of {len(done)}")
