@@ -50,6 +50,8 @@ LONG, SHORT = 5_000, 500
 CAPACITIES = (4, 8, 16, 32, 64)
 MEMORIES = (24, 40, 80, 141)
 MODEL = "demo"
+PLAIN = "WeightedLeastConnections"
+"""What the public class does, for the layers to be compared by."""
 NOW = 1_000.0
 FOREVER = 1e9
 
@@ -92,7 +94,7 @@ def balancer(shape: Shape) -> Subject:
 
 def pool(shape: Shape) -> Subject:
     """Return a pool without accounts around it."""
-    made = Pool(PoolSettings(), Random(0))
+    made = Pool(PoolSettings(PLAIN), Random(0))
     for number, (capacity, memory) in enumerate(shape):
         endpoint = Endpoint(f"e-{number}", address="", capacity=capacity, gpu_memory_gb=memory, added=number)
         endpoint.on(Event.SEEN_READY)
@@ -125,7 +127,7 @@ def routed(shape: Shape, strategy: str) -> Router:
 
 def router(shape: Shape) -> Subject:
     """Return the entry that the doors use."""
-    made = routed(shape, PoolSettings().strategy)
+    made = routed(shape, PLAIN)
 
     def take(_: str, tokens: int) -> str:
         pick = made.acquire(Request(MODEL, tokens), NOW)

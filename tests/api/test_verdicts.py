@@ -44,7 +44,7 @@ def test_what_is_left_out_has_its_default() -> None:
     assert (spec.replicas, spec.port, spec.capacity, spec.gpu_memory_gb) == (1, 8000, 32, None)
     assert (spec.rollout.max_surge, spec.rollout.max_unavailable) == (1, 0)
     assert (spec.rollout.progress_deadline_seconds, spec.rollout.min_ready_seconds) == (3600, 0)
-    assert spec.load_balancing.strategy is Strategy.WEIGHTED_LEAST_CONNECTIONS
+    assert spec.load_balancing.strategy is Strategy.LEAST_ESTIMATED_TTFT
     assert (spec.load_balancing.long_prompt_tokens, spec.load_balancing.long_prompt_min_gpu_memory_gb) == (4096, 80)
     assert (spec.timeouts.connect_seconds, spec.timeouts.total_seconds) == (5, 600)
     assert (spec.drain.timeout_seconds, spec.drain.settle_seconds, spec.drain.shutdown_seconds) == (600, 2, 10)

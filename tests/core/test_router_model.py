@@ -28,12 +28,15 @@ from tailrace.core.model import (
     ServerGone,
     ServerSeen,
     Snapshot,
+    Traits,
 )
 from tailrace.core.router import Completion, Router
 
 UIDS = [f"p{number}" for number in range(5)]
 SERVERS = {
-    "ns/s": server("s", ModelSpec("one"), ModelSpec("two", adapters=("lora",)), total=40.0),
+    "ns/s": server(
+        "s", ModelSpec("one"), ModelSpec("two", adapters=("lora",)), total=40.0, strategy="LeastEstimatedTTFT"
+    ),
     "ns/t": server("t", ModelSpec("one"), total=40.0, created_at=0.5, strategy="RoundRobin"),
 }
 uids = st.sampled_from(UIDS)
@@ -208,12 +211,13 @@ class RouterMachine(RuleBasedStateMachine):
         leased=st.booleans(),
         avoid=st.frozensets(uids, max_size=2),
         count=st.integers(1, 4),
+        traits=st.sampled_from([None, Traits(512, chain=(1, 2, 3), streams=True), Traits(300, chain=(1,))]),
     )
-    def acquire(self, model: str, leased: bool, avoid: frozenset[str], count: int) -> None:
+    def acquire(self, model: str, leased: bool, avoid: frozenset[str], count: int, traits: Traits | None) -> None:
         for _ in range(count):
             self._expire()
             before = {each.uid: each for each in self.router.status().endpoints}
-            answer = self.router.acquire(Request(model, avoid=avoid, leased=leased), self.now)
+            answer = self.router.acquire(Request(model, avoid=avoid, leased=leased, traits=traits), self.now)
             if isinstance(answer, Refusal):
                 assert answer.message
                 return
@@ -242,6 +246,11 @@ class RouterMachine(RuleBasedStateMachine):
             attempt = sorted(self.held)[number % len(self.held)]
             assert self.router.release(attempt, outcome, self.now)
             self._end(attempt, outcome)
+
+    @rule(number=numbers, ok=st.booleans())
+    def first_byte(self, number: int, *, ok: bool) -> None:
+        if self.held:
+            self.router.first_byte(sorted(self.held)[number % len(self.held)], self.now, ok=ok)
 
     @rule(number=numbers)
     def release_again(self, number: int) -> None:
@@ -404,6 +413,12 @@ class RouterMachine(RuleBasedStateMachine):
             assert each.in_flight <= 3
         standings = [(each.uid, each.server, each.state, each.in_flight) for each in told.endpoints]
         assert list(self.router.standings()) == standings
+
+    @invariant()
+    def nothing_is_pending_where_nothing_is_in_flight(self) -> None:
+        for each in self.router._registry.endpoints.values():
+            assert each.meter.pending >= 0
+            assert each.in_flight or (each.meter.pending, each.meter.tokens) == (0, 0)
 
     @invariant()
     def every_attempt_ends_once(self) -> None:

@@ -135,7 +135,7 @@ class World:
             namespace,
             tuple(models),
             timeouts=timeouts or Timeouts(),
-            pool=pool or PoolSettings(),
+            pool=pool or PoolSettings("WeightedLeastConnections"),
         )
         self.router.apply(ServerSeen(spec), self.clock())
         for endpoint in endpoints:

@@ -275,15 +275,15 @@ class LoadBalancing(Part):
     """How requests are spread over the endpoints of the pool."""
 
     strategy: Strategy = Field(
-        default=Strategy.WEIGHTED_LEAST_CONNECTIONS,
-        description="WeightedLeastConnections takes the lowest share of capacity in use, LeastRequests the fewest "
-        "requests in flight, RoundRobin each in turn, WeightedRoundRobin each as often as its weight says, "
-        "PowerOfTwoChoices the better of two at random, LeastTokens the fewest tokens outstanding, "
+        default=Strategy.LEAST_ESTIMATED_TTFT,
+        description="LeastEstimatedTTFT takes the endpoint whose first token should come first, by prompts pending, "
+        "prefixes remembered and speeds learnt, WeightedLeastConnections the lowest share of capacity in use, "
+        "LeastRequests the fewest requests in flight, RoundRobin each in turn, WeightedRoundRobin each as often as its "
+        "weight says, PowerOfTwoChoices the better of two at random, LeastTokens the fewest tokens outstanding, "
         "WeightedResponseTime each by capacity and response time, ShortestExpectedCompletion the earliest predicted "
         "end, PrefixCache the same one for prompts that begin alike, SessionAffinity the same one for a session, "
-        "LeastEstimatedTTFT the one whose first token should come first, by prompts pending, prefixes remembered and "
-        "speeds learnt, SlotBased the most slots that the engine says are free, DynamicScore the least of a sum of "
-        "the engine's own metrics, Locality the nearest one that is not too full.",
+        "SlotBased the most slots that the engine says are free, DynamicScore the least of a sum of the engine's own "
+        "metrics, Locality the nearest one that is not too full.",
     )
     weight_by: WeightBy = Field(
         default=WeightBy.CAPACITY,

@@ -28,7 +28,7 @@ class LoadBalancer:
     """
 
     def __init__(self) -> None:
-        self._pool = Pool(PoolSettings(), Random(0))  # noqa: S311 - this strategy draws no random numbers
+        self._pool = Pool(PoolSettings("WeightedLeastConnections"), Random(0))  # noqa: S311 - this strategy draws no random numbers
         self._requests: dict[str, Endpoint] = {}
         self._added = 0
 

@@ -106,7 +106,7 @@ class PoolSettings:
     for the next ``fallback_for`` of them; empty: the strategy stays.
     """
 
-    strategy: str = "WeightedLeastConnections"
+    strategy: str = "LeastEstimatedTTFT"
     long_prompt_tokens: int = 4096
     long_prompt_min_gpu_memory_gb: int = 80
     weight_by: str = "Capacity"
