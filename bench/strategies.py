@@ -183,6 +183,28 @@ def line(cell: Cell) -> list[str]:
 HEAD = ["requests, fleet, load", OURS, *PEERS, "against the best", "against LeastRequests", "floor", "verdict"]
 
 
+def summary(found: Sequence[Cell]) -> list[str]:
+    """Return the table of docs/simulator.md: p99, against the best peer, and the floor, for each fleet.
+
+    Bold is better by a tenth; what is level or worse says so.
+    """
+    at = {(cell.requests, cell.load, cell.fleet): cell for cell in found}
+    settings = dict.fromkeys((cell.requests, cell.load) for cell in found)
+    rows = [["requests", "load"] + [f"{fleet}{what}" for fleet in FLEETS for what in (": p99 s", ", ratio", ", floor")]]
+    rows.append(["---"] * len(rows[0]))
+    for requests_of, load in settings:
+        cells_of = [part for fleet in FLEETS for part in _parts(at[requests_of, load, fleet])]
+        rows.append([requests_of, f"{load:g}", *cells_of])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _parts(cell: Cell) -> list[str]:
+    p99, ratio, verdict = estimate([each.ttft99 for each in cell.figures[OURS]]), cell.ratio(cell.best), cell.verdict()
+    shown = f"{ratio.mean:.2f} ±{ratio.within:.2f}"
+    words = {"tenth": f"**{shown}**", "better": shown}.get(verdict, f"{shown} ({verdict})")
+    return [f"{p99.mean:.2f}", f"{words} {cell.best}", f"{cell.floor():.2f}"]
+
+
 def rounded(value: object) -> object:
     """Return the same value with its floats to four places."""
     return json.loads(json.dumps(value), parse_float=lambda digits: round(float(digits), 4))
@@ -233,6 +255,8 @@ def main(arguments: list[str]) -> None:
         print(f"{name:<26}{ours:>14}  {best:<32}{least:<13}{floor:<6}{verdict}", flush=True)
         done = in_order([*done, cell])
         write(done)
+    whole = len(done) == len(FLEETS) * len({(cell.requests, cell.load) for cell in done})
+    print("\n".join(["", *summary(done), ""]) if whole else "")
     asked = [cell for cell in done if cell.has_to_be_better()]
     print(f"a tenth better than the best peer: {sum(c.verdict() == 'tenth' for c in asked)} of {len(asked)} asked for")
     print(f"worse than the best peer: {sum(c.verdict() == 'worse' for c in done)} of {len(done)}")
