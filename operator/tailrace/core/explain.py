@@ -131,7 +131,7 @@ def _first_token(pool: Pool, endpoint: Endpoint, request: Request, now: float) -
     return {
         "score": _seconds(pool, endpoint, request, now),
         "pendingTokens": float(endpoint.meter.pending),
-        "uncachedTokens": float(notes.uncached(endpoint, request)),
+        "uncachedTokens": float(notes.uncached(endpoint, request, notes.lengths.of(request)[0])),
         "prefillTokensPerSecond": notes.speed(endpoint, now),
         "loadRatio": endpoint.in_flight / endpoint.capacity,
         "kvSeconds": kv_seconds(endpoint, pool.settings.max_kv_usage),
