@@ -218,7 +218,7 @@ def test_explain_shows_who_would_be_picked_and_why(serve: Serve, engines: tuple[
     assert (code, errors) == (0, "")
     first, _, head, row = text.splitlines()
     assert first.startswith("model demo, about ")
-    assert "pool default/demo, WeightedLeastConnections" in first
+    assert "pool default/demo, LeastEstimatedTTFT" in first
     assert head.split() == ["NAME", "ADDRESS", "STATE", "IN", "FLIGHT", "SCORE", "WHY"]
     assert row.split()[:4] == ["picked", engines[0], engines[0], "ready"]
     whole = tmp_path / "request.json"

@@ -119,15 +119,15 @@ def test_models_past_the_limit_are_other() -> None:
 
 def test_endpoints_and_drains_are_read_from_the_core_at_the_scrape() -> None:
     router, metrics = replica()
-    where = {"server": "ns/a", "endpoint": "pod-0"}
     pick = router.acquire(Request("model"), 2.0)
     assert isinstance(pick, Pick)
+    where = {"server": "ns/a", "endpoint": pick.uid.replace("uid", "pod")}
     assert value(metrics, "tailrace_endpoint_in_flight", **where) == 1
     assert value(metrics, "tailrace_endpoint_capacity", **where) == 4
     assert value(metrics, "tailrace_endpoint_state", **where, state="ready") == 1
     assert value(metrics, "tailrace_ready_endpoints", server="ns/a") == 2
     assert value(metrics, "tailrace_ready_endpoints", server="ns/empty") == 0
-    router.drain("uid-0", 1, 3.0)
+    router.drain(pick.uid, 1, 3.0)
     assert value(metrics, "tailrace_drain_active") == 1
     assert value(metrics, "tailrace_ready_endpoints", server="ns/a") == 1
     assert value(metrics, "tailrace_endpoint_state", **where, state="draining") == 1
