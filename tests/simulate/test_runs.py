@@ -83,7 +83,7 @@ def test_the_share_of_an_engine_that_slows_down_four_times_follows_within_ten_se
     assert 0.18 < share(run, 0, 20, 80) < 0.32
     assert share(run, 0, 90, 160) < 0.12, "one in thirteen would be even"
     assert 0.18 < share(run, 0, 170, 240) < 0.32
-    blind = simulate(trace, [usual] * 4, "RoundRobin", seed=1, changes=changes)
+    blind = simulate(trace, [usual] * 4, "RoundRobin", seed=1, capacity=1000, changes=changes)
     assert share(blind, 0, 90, 160) > 0.18, "it does not follow by itself"
 
 
