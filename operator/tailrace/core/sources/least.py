@@ -11,7 +11,7 @@ from tailrace.core.sources.base import ANY
 from tailrace.core.sources.heaps import in_order
 
 _ADDED = (1 << ADDED_BITS) - 1
-_SLACK = 64
+_SLACK = 8
 
 
 class LeastSource:
@@ -19,7 +19,8 @@ class LeastSource:
 
     Each endpoint has one entry that counts, never above its present order. An order that grew is mended when its entry
     surfaces; one that fell gets a new entry at the next look, and the old one is dropped when it surfaces. Costs
-    O(1) an update and O(log n) a look, amortised; the heap is rebuilt when it holds four times the entries that count.
+    O(1) an update and O(log n) a look, amortised; the heap is rebuilt when it holds twice the entries that count,
+    because whoever reads further than the first passes them all.
     """
 
     counts_picks = False
@@ -101,7 +102,7 @@ class LeastSource:
             entries[added] = entry
             heappush(heap, entry)
         self._fell.clear()
-        if len(heap) > 4 * len(entries) + _SLACK:
+        if len(heap) > 2 * len(entries) + _SLACK:
             self._rebuild()
 
     def _rebuild(self) -> None:
