@@ -401,7 +401,7 @@ async def test_a_poor_pool_is_told_once_it_has_stayed_so_and_its_change_of_strat
     assert world.desires[-1].grades == ((SERVER.key, "Poor"),)
     assert not caplog.records
     await asyncio.sleep(60)
-    assert "pool shop/m: the strategy is LeastRequests now, was WeightedLeastConnections" in caplog.text
+    assert "pool shop/m: the strategy is LeastRequests now, was LeastEstimatedTTFT" in caplog.text
     assert len(world.desires[-1].grades) == 0
 
 

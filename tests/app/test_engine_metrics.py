@@ -15,5 +15,5 @@ async def test_the_engine_is_read_while_it_is_there_and_unknown_afterwards(tmp_p
             file.write_text(documents(engine, "127.0.0.1:1", loadBalancing={"strategy": "SlotBased"}))
             await eventually(lambda: "127.0.0.1:1" in serve.endpoints())
             assert serve.endpoints()["127.0.0.1:1"]["engineRunning"] is None
-            file.write_text(documents(engine))
+            file.write_text(documents(engine, loadBalancing={"strategy": "WeightedLeastConnections"}))
             await eventually(lambda: serve.endpoints()[engine]["engineRunning"] is None)
