@@ -206,7 +206,8 @@ def test_status_as_json_is_for_scripts_and_knows_namespaces(serve: Serve, engine
     (row,) = json.loads(text)
     assert code == 0
     assert (row["server"], row["address"], row["state"], row["inFlight"]) == ("default/demo", engines[0], "ready", 0)
-    assert tailrace("status", "--json", "-n", "default", "--admin", serve.admin)[1] == text
+    (same,) = json.loads(tailrace("status", "--json", "-n", "default", "--admin", serve.admin)[1])
+    assert (same["server"], same["address"]) == (row["server"], row["address"])
     assert tailrace("status", "-n", "shop", "--admin", serve.admin)[1].startswith("nothing is served here yet")
 
 
