@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -256,6 +257,7 @@ def main(given: list[str]) -> None:
     os.sched_setaffinity(0, {other})
     if core == other:
         print("only one core: load, engines and router share it, so the figures mean little")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of what ends engines and routers
     RESULTS.mkdir(exist_ok=True)
     record = Record(RESULTS / "routing.json", settings(options))
     with engines(other) as fleet:
