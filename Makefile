@@ -61,6 +61,7 @@ lock: ## Lock the requirements again; ARGS=--upgrade takes newer versions
 	$(LOCK) $(ARGS) -o requirements/runtime.txt
 	$(LOCK) $(ARGS) --extra dev -o requirements/dev.txt
 	echo 'hatchling>=1.27' | $(subst pyproject.toml,- -c requirements/dev.txt,$(LOCK)) $(ARGS) -o requirements/build.txt
+	echo 'xllamacpp>=2026.10' | $(subst pyproject.toml,- -c requirements/dev.txt,$(LOCK)) $(ARGS) -o requirements/llama.txt
 
 wheel-compiled: setup ## Build a wheel whose core is compiled (a C compiler is needed), and run the core's tests and bench pick on it
 	requirements/compiled

@@ -1,7 +1,7 @@
 """`python -m tests.node`: a cluster of one real node for people, and what is left of one.
 
 up      start the node in the foreground until SIGINT or SIGTERM, and print where its kubeconfig is
-build   build the node's binaries and the image, unless they are in the cache already
+build   build the node's binaries and the images, unless they are in the cache already
 clean   remove what a node that was killed has left: control groups and files
 """
 
@@ -12,7 +12,7 @@ import threading
 
 from tests.cluster import tools
 from tests.cluster.controlplane import ClusterError
-from tests.node import image, nodes
+from tests.node import image, llama_image, nodes
 
 
 def up() -> None:
@@ -32,6 +32,7 @@ def build() -> None:
         return
     tools.ensure((*tools.CONTROL_PLANE, *tools.NODE, "helm"))
     image.ensure()
+    llama_image.ensure()
 
 
 def clean() -> None:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tests.cluster import tools
@@ -39,13 +39,20 @@ class ImageError(Exception):
 
 def ensure() -> Path:
     """Return the archive of both images, built if these sources have never been built here."""
-    folder = cache()
-    with tools.locked(folder / "lock", "another process is building the image"):
-        archive = folder / f"{key()}.tar"
+    return kept(cache(), key(), _build)
+
+
+def kept(folder: Path, name: str, build: Callable[["Buildah", Path], None]) -> Path:
+    """Return the archive of this name, the only one that its folder keeps; `build` fills the layout of a new one."""
+    with tools.locked(cache() / "lock", "another process is building an image"):
+        archive = folder / f"{name}.tar"
         if not archive.exists():
+            folder.mkdir(exist_ok=True)
             for old in folder.glob("*.tar"):
                 old.unlink()
-            _build(folder, archive)
+            layout = folder / "layout"
+            build(with_base(cache()), layout)
+            _pack(layout, archive)
     return archive
 
 
@@ -56,37 +63,49 @@ def cache() -> Path:
 
 def key() -> str:
     """Hash all that decides what a build gives, but for Debian's packages, which may be newer at the next build."""
-    parts = [SUITE, *PACKAGES, *LEFT_OUT, SANDBOX_FILE, OTHER]
-    parts += [f"{path.relative_to(ROOT)} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in _sources()]
+    return hashed((SANDBOX_FILE, OTHER), SOURCES)
+
+
+def hashed(texts: Iterable[str], sources: Iterable[str]) -> str:
+    """Hash the base, these texts, and the files and folders of these names in the repository."""
+    parts = [SUITE, *PACKAGES, *LEFT_OUT, *texts]
+    parts += [f"{path.relative_to(ROOT)} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in _files(sources)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
 
 
-def _sources() -> Iterator[Path]:
-    for name in SOURCES:
+def _files(names: Iterable[str]) -> Iterator[Path]:
+    for name in names:
         path = ROOT / name
         found = path.rglob("*") if path.is_dir() else [path]
         yield from sorted(one for one in found if one.is_file() and "__pycache__" not in one.parts)
 
 
-def _build(folder: Path, archive: Path) -> None:
+def _build(buildah: "Buildah", layout: Path) -> None:
     _say("building the image of the Dockerfile")
-    buildah = Buildah(folder)
-    if not buildah.has(BASE):
-        buildah.build(BASE, "FROM scratch\nADD base.tar /\n", base(folder).parent)
     arguments = {"BASE_IMAGE": BASE, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels", "SOURCE_DATE_EPOCH": "0"}
-    volumes = {wheels(folder): "/wheels"}
+    volumes = {wheels(cache()): "/wheels"}
     buildah.build("localhost/tailrace:node", None, ROOT, arguments, volumes)
-    buildah.build("localhost/tailrace-sandbox:node", SANDBOX_FILE, folder)
-    layout = folder / "layout"
+    buildah.build("localhost/tailrace-sandbox:node", SANDBOX_FILE, cache())
     buildah.push("localhost/tailrace:node", layout, IMAGE)
     buildah.push("localhost/tailrace:node", layout, OTHER)
     buildah.push("localhost/tailrace-sandbox:node", layout, SANDBOX)
+
+
+def _pack(layout: Path, archive: Path) -> None:
     unfinished = archive.with_suffix(".new")
     with tarfile.open(unfinished, "w") as file:
         file.add(layout, ".")
     shutil.rmtree(layout)
     unfinished.rename(archive)
     _say(f"built the image: {archive.stat().st_size >> 20} MiB")
+
+
+def with_base(folder: Path) -> "Buildah":
+    """Return buildah with the image that all others begin with."""
+    buildah = Buildah(folder)
+    if not buildah.has(BASE):
+        buildah.build(BASE, "FROM scratch\nADD base.tar /\n", base(folder).parent)
+    return buildah
 
 
 def base(folder: Path) -> Path:
@@ -97,7 +116,7 @@ def base(folder: Path) -> Path:
         left_out = [f"--dpkgopt=path-exclude={path}" for path in LEFT_OUT]
         unfinished = target.with_name("unfinished.tar")
         command = ["mmdebstrap", "--quiet", "--variant=essential", f"--include={','.join(PACKAGES)}", *left_out]
-        _run([*command, SUITE, str(unfinished)], os.environ | {"SOURCE_DATE_EPOCH": "0"})
+        run([*command, SUITE, str(unfinished)], os.environ | {"SOURCE_DATE_EPOCH": "0"})
         unfinished.rename(target)
     return target
 
@@ -110,12 +129,17 @@ def wheels(folder: Path) -> Path:
         for old in folder.glob("wheels-*"):
             shutil.rmtree(old)
         unfinished = target.with_name("unfinished")
-        platforms = [f"--platform={one}_{os.uname().machine}" for one in PLATFORMS]
         asked = [part for lock in locks for part in ("-r", str(lock))]
-        flags = ["--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", f"--python-version={PYTHON}"]
-        _run([sys.executable, "-m", "pip", "download", *flags, *platforms, f"--dest={unfinished}", *asked])
+        run([*pip("download"), f"--dest={unfinished}", *asked])
         unfinished.rename(target)
     return target
+
+
+def pip(command: str) -> list[str]:
+    """Return the beginning of pip's command line, for the image's Python and from locks only."""
+    platforms = [f"--platform={one}_{os.uname().machine}" for one in PLATFORMS]
+    flags = ["--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", f"--python-version={PYTHON}"]
+    return [sys.executable, "-m", "pip", command, *flags, *platforms]
 
 
 class Buildah:
@@ -157,10 +181,11 @@ class Buildah:
         self._say("push", "--quiet", f"--signature-policy={self._policy}", name, f"oci:{layout}:{shown}")
 
     def _say(self, *args: str) -> str:
-        return _run([*self._start, *args])
+        return run([*self._start, *args])
 
 
-def _run(command: Iterable[str], environment: dict[str, str] | None = None) -> str:
+def run(command: Iterable[str], environment: dict[str, str] | None = None) -> str:
+    """Run a command; return what it printed; ImageError when it failed."""
     result = subprocess.run([*command], capture_output=True, text=True, check=False, env=environment)
     if result.returncode != 0:
         raise ImageError(f"{' '.join(command)} failed:\n{(result.stderr or result.stdout)[-3000:]}")

@@ -37,6 +37,7 @@ class Witness:
 
     servers: Servers
     load: Load
+    port: int = 8000
     going: dict[str, Going] = field(default_factory=dict)
     _whole: dict[str, int] = field(default_factory=dict)
 
@@ -78,7 +79,7 @@ class Witness:
 
     def _note_pod(self, pod: Document, now: float) -> None:
         about = pod["metadata"]
-        uid, address = about["uid"], f"{pod['status'].get('podIP')}:8000"
+        uid, address = about["uid"], f"{pod['status'].get('podIP')}:{self.port}"
         streaming = len(self.load.streaming_from(address))
         if "deletionTimestamp" not in about:
             self._whole[uid] = streaming

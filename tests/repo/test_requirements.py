@@ -12,6 +12,8 @@ RUNTIME = ROOT / "requirements" / "runtime.txt"
 DEV = ROOT / "requirements" / "dev.txt"
 BUILD = ROOT / "requirements" / "build.txt"
 """What the image's build stage builds the package with."""
+LLAMA = ROOT / "requirements" / "llama.txt"
+"""What the image of the real engine that the tests serve is made of."""
 
 
 def blocks(path: Path) -> list[str]:
@@ -26,7 +28,7 @@ def pins(path: Path) -> dict[str, str]:
     return {canonicalize_name(each.name): str(each.specifier).removeprefix("==") for each in requirements}
 
 
-@pytest.mark.parametrize("path", [RUNTIME, DEV, BUILD], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [RUNTIME, DEV, BUILD, LLAMA], ids=lambda path: path.name)
 def test_every_requirement_is_one_version_with_hashes_and_no_address(path: Path) -> None:
     assert blocks(path)
     odd = [
@@ -41,6 +43,7 @@ def test_every_requirement_is_one_version_with_hashes_and_no_address(path: Path)
 def test_developers_run_the_versions_that_users_run() -> None:
     assert pins(RUNTIME).items() <= pins(DEV).items()
     assert pins(BUILD).items() <= pins(DEV).items()
+    assert pins(LLAMA).items() <= pins(DEV).items()
 
 
 def test_the_locks_hold_what_the_project_asks_for() -> None:
