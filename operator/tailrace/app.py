@@ -78,7 +78,7 @@ class Replica:
         self.stopping = False
         self.child_health = ChildHealth(0.0, 0.0, leader=False, holder="")
         self.superseded = asyncio.Event()
-        self._doors: tuple[Runner, ...] = ()
+        self._doors: tuple[Runner, Runner]
         self.kubernetes = KubernetesChild(agent_command(self.me), self.hear, self.clock) if in_cluster else None
         self.metrics = Metrics(self.router.status, leader=self._leader, watch_age=self._watch_age)
         self.proxy = ProxyDoor(self.router, self.clock, settings, self.metrics)
@@ -266,12 +266,16 @@ class Replica:
         self.router.close()
 
     async def _finish(self) -> None:
-        """Take what arrives until nobody sends here any more, then new requests on old connections only, and finish."""
+        """Take what arrives until nobody sends here any more, then new requests on old connections only, and finish.
+
+        The routing door gives nothing new then, and hears of ends as long as there are leases.
+        """
         for door in self._doors:
             door.leave()
         await self._sleep(self.settings.settle_seconds)
-        for door in self._doors:
-            await door.stop_listening()
+        proxy, _ = self._doors
+        await proxy.stop_listening()
+        self.routing.close()
         deadline = self.clock() + self.settings.shutdown_seconds
         # Polled, because ends of requests are too many to announce each.
         while self._is_needed() and self.clock() < deadline:
@@ -279,8 +283,8 @@ class Replica:
 
     def _is_needed(self) -> bool:
         """Whether anything is in flight, or a client may be about to send a request on a connection that it keeps."""
-        open_connections = sum(door.open_connections() for door in self._doors)
-        return bool(open_connections or self._in_flight())
+        proxy, _ = self._doors
+        return bool(proxy.open_connections() or self._in_flight())
 
     def _in_flight(self) -> int:
         """Return what keeps a stopping replica: attempts, leases, and requests whose client has yet to read the end."""

@@ -9,8 +9,9 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import aiohttp
 import pytest
 from tests.app.waiting import eventually
 from tests.http.engine import ScriptedEngine, Turn
@@ -342,12 +343,6 @@ async def serving(one: Replica, caplog: pytest.LogCaptureFixture) -> tuple[async
     return task, caplog.text.partition("proxy on ")[2].partition(",")[0]
 
 
-@pytest.fixture
-def short_idleness(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have connections be idle soon."""
-    monkeypatch.setattr(doors, "IDLE_SECONDS", 0.2)
-
-
 async def dialled(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect to ``host:port``."""
     host, port = address.split(":")
@@ -388,9 +383,33 @@ async def test_new_connections_are_taken_until_the_settle_time_is_over_and_old_o
         each.close()
 
 
-async def test_a_client_that_keeps_a_connection_is_waited_for_until_it_has_been_idle(
-    caplog: pytest.LogCaptureFixture, short_idleness: None
+async def test_a_stopping_replica_hears_of_the_end_of_what_it_waits_for_and_routes_nothing_new(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    one = Replica(SETTINGS.model_copy(update={"shutdown_seconds": 600.0}), in_cluster=False)
+    one.apply(Snapshot((SERVER,), (POD,)))
+    task, _ = await serving(one, caplog)
+    base = "http://" + caplog.text.partition("/route on ")[2].partition(",")[0]
+    async with aiohttp.ClientSession() as session:
+
+        async def post(path: str) -> dict[str, Any]:
+            async with session.post(base + path, json={"model": "m"}) as answer:
+                found: dict[str, Any] = await answer.json()
+                return found
+
+        given = await post("/route")
+        os.kill(os.getpid(), signal.SIGTERM)
+        await eventually(lambda: not one._doors[0].sites)
+        assert "stopping" in (await post("/route"))["error"]["message"]
+        assert not task.done()
+        await post(f"/complete/{given['request']}")
+    await asyncio.wait_for(task, 5)
+
+
+async def test_a_client_that_keeps_a_connection_is_waited_for_until_it_has_been_idle(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "IDLE_SECONDS", 600.0)
     one = Replica(SETTINGS.model_copy(update={"shutdown_seconds": 600.0}), in_cluster=False)
     one.apply(Snapshot((SERVER,), ()))
     task, proxy = await serving(one, caplog)
@@ -398,7 +417,9 @@ async def test_a_client_that_keeps_a_connection_is_waited_for_until_it_has_been_
     await asked(idle, writer)
     os.kill(os.getpid(), signal.SIGTERM)
     await eventually(lambda: one.stopping)
+    await asyncio.sleep(3 * FINISH_POLL_SECONDS)
     assert not task.done()
+    monkeypatch.setattr(doors, "IDLE_SECONDS", 0.0)
     assert await asyncio.wait_for(idle.read(), 5) == b""
     await asyncio.wait_for(task, 5)
     writer.close()

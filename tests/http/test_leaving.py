@@ -18,12 +18,6 @@ LAST = b"0\r\n\r\n"
 CLOSE = b"connection: close"
 
 
-@pytest.fixture(autouse=True)
-def short_idleness(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have connections be idle soon."""
-    monkeypatch.setattr(serving, "IDLE_SECONDS", 0.2)
-
-
 async def ended(reader: asyncio.StreamReader) -> bytes:
     """Return what comes until the connection is closed."""
     return await asyncio.wait_for(reader.read(), 5)
@@ -37,13 +31,17 @@ async def dialled(world: World) -> AsyncIterator[tuple[asyncio.StreamReader, asy
     writer.close()
 
 
-async def test_a_connection_that_was_idle_for_long_is_closed_and_a_fresh_one_is_not() -> None:
+async def test_a_connection_that_was_idle_for_long_is_closed_and_a_fresh_one_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving, "IDLE_SECONDS", 600.0)
     async with World() as world, dialled(world) as (idle, writer):
         await world.simple()
         writer.write(raw_request(BODY))
         assert CLOSE not in (await idle.readuntil(JSON_ANSWER)).lower()
         world.door.leave()
         assert world.door.open_connections() == 1, "its client may be sending at this moment"
+        monkeypatch.setattr(serving, "IDLE_SECONDS", 0.0)
         await eventually(lambda: not world.door.open_connections(), "idle connections")
         assert await ended(idle) == b""
 
@@ -77,6 +75,21 @@ async def test_a_door_that_stopped_listening_still_serves_who_is_connected() -> 
             await world.dial()
         writer.write(raw_request(BODY))
         await reader.readuntil(JSON_ANSWER)
+
+
+async def test_a_connection_on_which_a_request_has_begun_to_come_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "IDLE_SECONDS", 0.0)
+    async with World() as world, dialled(world) as (reader, writer):
+        await world.simple()
+        writer.write(raw_request(BODY))
+        await reader.readuntil(JSON_ANSWER)
+        world.door.leave()
+        writer.write(raw_request(BODY)[:20])
+        assert world.door.open_connections() == 1, "it is in the kernel, or half of it is read"
+        await asyncio.sleep(0.05)
+        assert world.door.open_connections() == 1
+        writer.write(raw_request(BODY)[20:])
+        assert (await ended(reader)).endswith(JSON_ANSWER)
 
 
 async def test_after_a_stream_that_had_begun_one_more_request_is_taken_and_ends_the_connection() -> None:

@@ -128,7 +128,10 @@ def test_the_gate_runs_under_the_restricted_pod_security_standard() -> None:
 GPU = {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": 1}
 
 
-@pytest.mark.parametrize("resources", [{"limits": GPU}, {"limits": GPU, "requests": GPU}])
+@pytest.mark.parametrize(
+    "resources",
+    [{"limits": GPU}, {"limits": GPU, "requests": GPU}, {"limits": GPU, "requests": {"cpu": 8, "memory": "65536Mi"}}],
+)
 def test_a_pod_of_the_guaranteed_class_stays_one(resources: dict[str, Any]) -> None:
     template = inject({"spec": {"containers": [{"name": "engine", "resources": resources}]}}, PARAMS)
     for injected in (template, inject(template, PARAMS)):

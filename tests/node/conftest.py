@@ -10,7 +10,7 @@ import pytest
 from tests.charts.helm import Helm
 from tests.cluster import tools
 from tests.cluster.servers import Servers
-from tests.node.documents import BESIDE, SERVER, server
+from tests.node.documents import BESIDE, RELEASE, SERVER, SYSTEM, server
 from tests.node.nodes import NodeCluster, missing
 from tests.node.outside import KindCluster, OutsideCluster
 from tests.node.release import AnyNode, Release
@@ -68,7 +68,9 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
 
 @pytest.fixture(scope="session")
 def release(node: AnyNode, helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
-    """Yield the installed release."""
+    """Yield the installed release; on a cluster of others, where there is none yet."""
+    if isinstance(node, OutsideCluster) and node.get("deployment", RELEASE, "-n", SYSTEM):
+        pytest.fail(f"{SYSTEM} has a release {RELEASE} already, which these tests would replace", pytrace=False)
     made = Release(helm, node, tmp_path_factory.mktemp("helm"))
     made.install()
     yield made
@@ -89,7 +91,7 @@ def servers(node: AnyNode, release: Release) -> Iterator[Servers]:
     made.wait_ready(SERVER, 2)
     yield made
     if isinstance(node, OutsideCluster):
-        node.kubectl("delete", "namespace", NAMESPACE, "--wait=false", check=False)
+        node.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s", check=False)
 
 
 @pytest.fixture

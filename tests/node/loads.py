@@ -15,8 +15,10 @@ from tests.node.witness import Witness
 CLIENTS = 16
 TOKENS = (15, 80)
 WARM_UP_SECONDS = 1.5
-LONG = 150
-"""Tokens of a stream that takes some 6 s."""
+LONG = 250
+"""Tokens of a stream that takes some 10 s."""
+ENDLESS = 2000
+"""Tokens of a stream that takes longer than any drain of these tests may."""
 
 
 @asynccontextmanager
@@ -39,10 +41,12 @@ def terminating(servers: Servers) -> list[str]:
 
 
 @asynccontextmanager
-async def one_stream(servers: Servers, base_url: str) -> AsyncIterator[tuple[asyncio.Task[Record], Document]]:
+async def one_stream(
+    servers: Servers, base_url: str, tokens: int = LONG
+) -> AsyncIterator[tuple[asyncio.Task[Record], Document]]:
     """Yield a long stream and the pod that it comes from."""
     async with Load(base_url, MODEL, clients=0) as load:
-        stream = asyncio.create_task(load.one(LONG, "x"))
+        stream = asyncio.create_task(load.one(tokens, "x"))
         await asyncio.to_thread(eventually, lambda: [one for one in load.running if one.received], seconds=10)
         address = load.running[0].endpoint.removesuffix(":8000")
         pods = await asyncio.to_thread(servers.pods, SERVER)

@@ -37,9 +37,9 @@ class Release:
         return self._helm.run("uninstall", RELEASE, "--wait", *self._where)
 
     def remove(self) -> None:
-        """Uninstall both charts, where they are still installed, and wait for nothing."""
+        """Uninstall both charts where they are still installed, the operator's with its hook: no pod is left held."""
         for name in (RELEASE, "tailrace-crds"):
-            self._helm.run("uninstall", name, "--ignore-not-found", "--no-hooks", *self._where)
+            self._helm.run("uninstall", name, "--ignore-not-found", "--wait", *self._where)
 
     def test(self) -> str:
         """Run the chart's own test."""

@@ -41,9 +41,12 @@ class Operations:
         """Ask for every pod until it is granted, as `kubectl drain` does; the budget lets one go at a time."""
         self.servers.apply(budget())
         waiting = set(self.running())
-        while waiting:
-            waiting -= {name for name in waiting if self._is_evicted(name)}
-            time.sleep(0.5)
+
+        def all_are_evicted() -> bool:
+            waiting.difference_update([name for name in waiting if self._is_evicted(name)])
+            return not waiting
+
+        eventually(all_are_evicted, seconds=120, what="every pod evicted")
         self.servers.kubectl("delete", "pdb", SERVER)
 
     def delete_pod(self) -> None:

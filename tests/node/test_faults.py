@@ -11,7 +11,7 @@ from tests.cluster.load import Load
 from tests.cluster.servers import MODEL, Document, Servers, eventually
 from tests.node.configuration import NODE
 from tests.node.documents import FRAGILE, RELEASE, SERVER, SYSTEM
-from tests.node.loads import LONG, address_of, one_stream, terminating, under_load
+from tests.node.loads import ENDLESS, LONG, address_of, one_stream, terminating, under_load
 from tests.node.nodes import NodeCluster
 from tests.node.release import AnyNode, Release
 from tests.node.witness import OURS
@@ -23,6 +23,7 @@ async def test_a_drain_outlives_a_kubelet_and_a_containerd_that_are_killed(
     async with one_stream(servers, release.proxy) as (stream, pod):
         servers.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
         await asyncio.sleep(1)
+        assert not stream.done(), "the stream had ended before the faults: an invalid run"
         for name in ("kubelet", "containerd"):  # by this thread: a process ends with the thread that has started it
             own.processes[name].kill()
         await asyncio.sleep(1)
@@ -58,11 +59,12 @@ def containers(node: NodeCluster, pod: Document) -> list[str]:
 async def test_a_node_that_is_deleted_ends_its_drains_at_once(
     own: NodeCluster, servers: Servers, release: Release
 ) -> None:
-    async with one_stream(servers, release.proxy) as (_, pod):
+    async with one_stream(servers, release.proxy, ENDLESS) as (stream, pod):
         name = pod["metadata"]["name"]
         servers.kubectl("delete", "pod", name, "--wait=false")
         own.kubectl("delete", "node", NODE)
         await asyncio.to_thread(eventually, lambda: OURS not in finalizers(servers, name), seconds=10)
+        assert not stream.done(), "the drain ended because its stream did: an invalid run"
     own.processes["kubelet"].stop()
     own.processes["kubelet"].start()
     await asyncio.to_thread(eventually, own.is_ready, seconds=30)

@@ -34,6 +34,7 @@ async def test_an_uninstall_with_a_drain_running_leaves_nothing_of_ours_and_all_
         finalizers = {"metadata": {"finalizers": [*pod["metadata"]["finalizers"], FOREIGN]}}
         servers.kubectl("patch", "pod", name, "--type=merge", "-p", json.dumps(finalizers))
         servers.kubectl("delete", "pod", name, "--wait=false")
+        assert not stream.done(), "the stream had ended before the uninstall: an invalid run"
         await asyncio.to_thread(release.uninstall)
         assert (await stream).complete, stream.result()
     held = {one["metadata"]["name"]: one["metadata"].get("finalizers", []) for one in servers.pods()}

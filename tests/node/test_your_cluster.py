@@ -45,5 +45,6 @@ def test_the_readme_is_enough_to_get_a_routed_answer(node: AnyNode, helm: Helm, 
     try:
         answer = json.loads(shell(node, helm, tmp_path).splitlines()[-1])
     finally:
-        node.kubectl("delete", "isvr", "demo", "--wait=false", check=False)
+        node.kubectl("delete", "isvr", "demo", check=False)
+        node.kubectl("wait", "--for=delete", "pod", "-l", "tailrace.dev/server=demo", "--timeout=60s", check=False)
     assert (answer["choices"][0]["message"]["content"], answer["usage"]["completion_tokens"]) == ("t0 t1 t2 t3 t4 ", 5)

@@ -89,8 +89,10 @@ class Timeline:
         """
         at = {step: seconds for seconds, step in self.steps(load)}
         wanted = ("gate asked", "gate answers", "SIGTERM at the engine") if self._folder else ()
-        times = [at.get(step, float("nan")) for step in wanted]
-        return times == sorted(times) and "finalizer gone" in at
+        if not at.keys() >= {*wanted, "finalizer gone"}:
+            return False
+        times = [at[step] for step in wanted]
+        return times == sorted(times)
 
     def text(self, load: Load) -> str:
         """Return the steps, a line each."""

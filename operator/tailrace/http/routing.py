@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from tailrace.core.model import Pick, Refusal, RefusalCode
-from tailrace.core.router import Router
+from tailrace.core.router import SHUTTING_DOWN, Router
 from tailrace.http.asked import Asker
 from tailrace.http.body import Bodies
 from tailrace.http.dispatch import Dispatch, Route, post
@@ -57,6 +57,7 @@ class RoutingDoor:
         self._clock = clock
         self._observer = observer
         self._asker = Asker(router, settings)
+        self._closed = False
         self._bodies = Bodies(
             limit=settings.max_body_bytes, budget=settings.body_budget_bytes, seconds=settings.body_seconds
         )
@@ -67,13 +68,17 @@ class RoutingDoor:
         routes = [Route("/route", methods), post(_LEASE, self._lease)]
         return runner(Dispatch(routes, unknown="the routing port serves /route, /complete/{request}, /renew/{request}"))
 
+    def close(self) -> None:
+        """Give nothing new from now on; ends and renewals are heard as before."""
+        self._closed = True
+
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         began = perf_counter()
         model, code = "", ""
         self._observer.started(DOOR)
         try:
             asked = self._asker.asked(request, await self._bodies.document(request), leased=True)
-            pick = self._router.acquire(asked, self._clock())
+            pick = SHUTTING_DOWN if self._closed else self._router.acquire(asked, self._clock())
             if isinstance(pick, Refusal):
                 model = "" if pick.code is RefusalCode.UNKNOWN_MODEL else asked.model
                 raise refused(pick)

@@ -8,7 +8,7 @@ import sys
 from asyncio.trsock import TransportSocket
 from collections.abc import Awaitable, Callable
 from fcntl import ioctl
-from termios import TIOCOUTQ
+from termios import FIONREAD, TIOCOUTQ
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -76,13 +76,14 @@ def leaving(request: web.BaseRequest) -> bool:
 
 
 def _unread(transport: asyncio.Transport) -> int:
-    return transport.get_write_buffer_size() + _unacknowledged(transport.get_extra_info("socket"))
+    # What the kernel holds counts, too: a pod takes its network along when it ends.
+    return transport.get_write_buffer_size() + _queued(transport.get_extra_info("socket"), TIOCOUTQ)
 
 
-def _unacknowledged(sock: TransportSocket | None) -> int:
-    """Return what the kernel holds of a connection's bytes; a pod takes its network along when it ends."""
+def _queued(sock: TransportSocket | None, which: int) -> int:
+    """Return how many bytes the kernel holds that were sent and not acknowledged, or came and were not read."""
     try:
-        return 0 if sock is None else int.from_bytes(ioctl(sock.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
+        return 0 if sock is None else int.from_bytes(ioctl(sock.fileno(), which, bytes(4)), sys.byteorder)
     except (OSError, ValueError):  # not every system can tell; a socket that is closed cannot either
         return 0
 
@@ -106,7 +107,12 @@ def _server(handler: Handler) -> _Server:
 class _Connection(RequestHandler):
     """A client's connection whose protocol errors are answered in JSON and logged in one line."""
 
-    __slots__ = ()
+    __slots__ = ("_heard",)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sends."""
+        self._heard = True
+        super().data_received(data)
 
     @property
     def leaving(self) -> bool:
@@ -114,8 +120,12 @@ class _Connection(RequestHandler):
         return isinstance(self._manager, _Server) and self._manager.leaving
 
     def hang_up(self) -> bool:
-        """Close the connection if it has been idle for long, and its client has read the last answer; tell if so."""
-        if self._waiter is None or self.transport is None or _unread(self.transport):
+        """Close the connection if it has been idle for long, and its client has read the last answer; tell if so.
+
+        A request that has come to this machine, in part or whole, is taken. One on its way may still be lost.
+        """
+        waiting = self._waiter is not None and not self._waiter.done() and not self._messages
+        if self.transport is None or not waiting or self._is_spoken_to() or _unread(self.transport):
             return False
         idle = self._loop.time() - (self._next_keepalive_close_time - KEEPALIVE_SECONDS)
         if idle < IDLE_SECONDS:
@@ -123,10 +133,16 @@ class _Connection(RequestHandler):
         self.transport.close()
         return True
 
+    def _is_spoken_to(self) -> bool:
+        """Whether anything has come since the last answer, read or not."""
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        return getattr(self, "_heard", False) or bool(_queued(sock, FIONREAD))
+
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send the answer, or the rest of it. A connection that ends with it ends when the client has got all."""
+        self._heard = False
         if self.leaving and not resp.prepared:
             resp.force_close()
         done = await super().finish_response(request, resp, start_time)

@@ -4,9 +4,11 @@ Plain dicts in, plain dicts out: the same template and parameters always give th
 apply changes nothing when nothing has changed.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 import yaml
@@ -25,6 +27,10 @@ MESH_ANNOTATIONS: Final = ("traffic.sidecar.istio.io/excludeInboundPorts", "conf
 MESH_PROXIES: Final = ("istio-proxy", "linkerd-proxy")
 MARGIN_SECONDS: Final = 5
 PROBE_GRACE_SECONDS: Final = 30
+_UNITS: Final = {"": Decimal(1), "m": Decimal("0.001")}
+_UNITS.update({unit: Decimal(1000) ** power for power, unit in enumerate("kMGTPE", 1)})
+_UNITS.update({f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", 1)})
+_QUANTITY: Final = re.compile(rf"([0-9]*\.?[0-9]+)({'|'.join(_UNITS)})")
 START_CPU: Final = "1"
 """CPU limit of a gate that need not match its request: importing is most of what it ever does."""
 DEFAULT_GRACE_SECONDS: Final = 30
@@ -146,10 +152,16 @@ def _is_guaranteed(spec: Manifest) -> bool:
 
 
 def _requests_its_limits(limits: Manifest, requests: Manifest) -> bool:
-    """As the API server sees it, which takes what is not requested from the limits; amounts are compared as written."""
+    """As the API server sees it, which takes what is not requested from the limits."""
     return {"cpu", "memory"} <= limits.keys() and all(
-        requests.get(name, limits[name]) == limits[name] for name in ("cpu", "memory")
+        _amount(requests.get(name, limits[name])) == _amount(limits[name]) for name in ("cpu", "memory")
     )
+
+
+def _amount(written: object) -> object:
+    """Return the number that is meant, whichever way it is written; what is none is left to the API server."""
+    found = _QUANTITY.fullmatch(str(written))
+    return Decimal(found[1]) * _UNITS[found[2]] if found else written
 
 
 def _with(entries: Iterable[Manifest], ours: Manifest, *, at_start: bool) -> list[Manifest]:
@@ -288,7 +300,7 @@ def gate_lines(spec: Manifest, params: GateParams) -> str:
     ]
     lines = {
         "terminationGracePeriodSeconds": params.grace,
-        "initContainers": [gate_container(params, params.grace)],
+        "initContainers": [gate_container(params, params.grace, guaranteed=_is_guaranteed(spec))],
         "containers": held,
         "volumes": [token_volume()],
     }
