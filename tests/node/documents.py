@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.cluster.servers import MODEL, Document, inference_server
 
-IMAGE, OTHER_IMAGE = os.environ.get("TAILRACE_IMAGES", "tailrace:node,tailrace:other").split(",")
+IMAGE, OTHER_IMAGE = os.environ.get("TAILRACE_IMAGES", "localhost/tailrace:node,localhost/tailrace:other").split(",")
 """Two names of an image of Tailrace: on the node already, or such that it can pull them."""
 PULL_POLICY = "IfNotPresent" if "TAILRACE_IMAGES" in os.environ else "Never"
 RELEASE, SYSTEM = "tailrace", "tailrace-system"

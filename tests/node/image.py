@@ -16,16 +16,18 @@ from pathlib import Path
 from tests.cluster import tools
 from tests.cluster.embedded import ROOT
 
-IMAGE = "docker.io/library/tailrace:node"
-SANDBOX = "docker.io/library/tailrace-sandbox:node"
-OTHER = "docker.io/library/tailrace:other"
+IMAGE = "localhost/tailrace:node"
+SANDBOX = "localhost/tailrace-sandbox:node"
+OTHER = "localhost/tailrace:other"
 """The same image under a second name, for rollouts that change it."""
 SUITE = "bookworm"
 PYTHON = "3.11"
 PACKAGES = ("python3", "python3-venv", "ca-certificates")
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 PLATFORMS = ("manylinux_2_17", "manylinux_2_28", "manylinux_2_34", "manylinux1", "manylinux2014")
-BASE = "localhost/tailrace-base:node"
+BASE_KEY = hashlib.sha256("\n".join((SUITE, *PACKAGES, *LEFT_OUT)).encode()).hexdigest()[:8]
+BASE = f"localhost/tailrace-base:{BASE_KEY}"
+"""One for each way to make it. Delete the cache's folder `images` for Debian's newer packages."""
 SOURCES = ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", "requirements", "operator/tailrace")
 PROGRAMS = ("buildah", "mmdebstrap", "unshare")
 SANDBOX_FILE = f'FROM {BASE}\nUSER 65532:65532\nENTRYPOINT ["/usr/bin/sleep", "infinity"]\n'
@@ -51,6 +53,7 @@ def kept(folder: Path, name: str, build: Callable[["Buildah", Path], None]) -> P
             for old in folder.glob("*.tar"):
                 old.unlink()
             layout = folder / "layout"
+            shutil.rmtree(layout, ignore_errors=True)
             build(with_base(cache()), layout)
             _pack(layout, archive)
     return archive
@@ -68,7 +71,7 @@ def key() -> str:
 
 def hashed(texts: Iterable[str], sources: Iterable[str]) -> str:
     """Hash the base, these texts, and the files and folders of these names in the repository."""
-    parts = [SUITE, *PACKAGES, *LEFT_OUT, *texts]
+    parts = [BASE, PYTHON, *PLATFORMS, *texts]
     parts += [f"{path.relative_to(ROOT)} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in _files(sources)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
 
@@ -84,11 +87,11 @@ def _build(buildah: "Buildah", layout: Path) -> None:
     _say("building the image of the Dockerfile")
     arguments = {"BASE_IMAGE": BASE, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels", "SOURCE_DATE_EPOCH": "0"}
     volumes = {wheels(cache()): "/wheels"}
-    buildah.build("localhost/tailrace:node", None, ROOT, arguments, volumes)
-    buildah.build("localhost/tailrace-sandbox:node", SANDBOX_FILE, cache())
-    buildah.push("localhost/tailrace:node", layout, IMAGE)
-    buildah.push("localhost/tailrace:node", layout, OTHER)
-    buildah.push("localhost/tailrace-sandbox:node", layout, SANDBOX)
+    buildah.build(IMAGE, None, ROOT, arguments, volumes)
+    buildah.build(SANDBOX, SANDBOX_FILE, cache())
+    buildah.push(IMAGE, layout, IMAGE)
+    buildah.push(IMAGE, layout, OTHER)
+    buildah.push(SANDBOX, layout, SANDBOX)
 
 
 def _pack(layout: Path, archive: Path) -> None:
@@ -110,7 +113,7 @@ def with_base(folder: Path) -> "Buildah":
 
 def base(folder: Path) -> Path:
     """Return a root file system with Python, bootstrapped from Debian's packages."""
-    target = folder / "base" / "base.tar"
+    target = folder / f"base-{BASE_KEY}" / "base.tar"
     if not target.exists():
         target.parent.mkdir(exist_ok=True)
         left_out = [f"--dpkgopt=path-exclude={path}" for path in LEFT_OUT]
@@ -130,6 +133,7 @@ def wheels(folder: Path) -> Path:
             shutil.rmtree(old)
         unfinished = target.with_name("unfinished")
         asked = [part for lock in locks for part in ("-r", str(lock))]
+        shutil.rmtree(unfinished, ignore_errors=True)
         run([*pip("download"), f"--dest={unfinished}", *asked])
         unfinished.rename(target)
     return target

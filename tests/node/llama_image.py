@@ -11,7 +11,7 @@ from tests.cluster.embedded import ROOT
 from tests.engines import tiny_model
 from tests.node import image
 
-IMAGE = "docker.io/library/tailrace-llama:node"
+IMAGE = "localhost/tailrace-llama:node"
 MODEL_FILE = "/opt/llama/tiny.gguf"
 PARTS = ("libgomp1", "libstdc++6", "binutils")
 LOCK = "requirements/llama.txt"
@@ -29,8 +29,8 @@ def _build(buildah: image.Buildah, layout: Path) -> None:
     context = layout.with_name("context")
     shutil.rmtree(context, ignore_errors=True)
     _prepare(context)
-    buildah.build("localhost/tailrace-llama:node", None, context, {"BASE": image.BASE})
-    buildah.push("localhost/tailrace-llama:node", layout, IMAGE)
+    buildah.build(IMAGE, None, context, {"BASE": image.BASE})
+    buildah.push(IMAGE, layout, IMAGE)
     shutil.rmtree(context)
 
 
