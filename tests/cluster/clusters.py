@@ -4,7 +4,8 @@ import json
 import subprocess
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from tests.cluster.controlplane import ClusterError
@@ -81,3 +82,33 @@ class Cluster:
         """The API server's address for in-cluster style settings."""
         parts = urlsplit(self.server)
         return parts.hostname or "", parts.port or 443
+
+
+class OwnCluster(Cluster):
+    """A cluster that the tests start and stop themselves; a context manager."""
+
+    keep_files = False
+    """Keep the cluster's files when it stops, for its logs: set when something failed."""
+
+    def start(self) -> None:
+        """Start everything."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End everything, however much of it has started."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.keep_files = True
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.keep_files = self.keep_files or kind is not None
+        self.stop()

@@ -6,11 +6,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.cluster import tools
-from tests.cluster.clusters import Cluster
+from tests.cluster.clusters import OwnCluster
 from tests.cluster.controlplane import ClusterError, ControlPlane
 from tests.cluster.kubelet.nodes import read_nodes
 from tests.cluster.networks import NetworkBlock
@@ -61,7 +59,7 @@ class KubeletControl:
         self.start()
 
 
-class EmbeddedCluster(Cluster):
+class EmbeddedCluster(OwnCluster):
     """A cluster of this machine; a context manager. A given `workdir` is kept, a temporary one only on failure."""
 
     def __init__(
@@ -70,8 +68,6 @@ class EmbeddedCluster(Cluster):
         binaries = tools.ensure()
         super().__init__(binaries["kubectl"])
         self._temporary = workdir is None
-        self.keep_files = False
-        """Keep a temporary work folder when the cluster stops, for its logs."""
         self.workdir = workdir or Path(tempfile.mkdtemp(prefix="tailrace-cluster-"))
         self.control_plane = ControlPlane(self.workdir, binaries)
         self.kubeconfig = self.control_plane.kubeconfig
@@ -110,21 +106,6 @@ class EmbeddedCluster(Cluster):
         self._block.release()
         if self._temporary and not self.keep_files:
             shutil.rmtree(self.workdir, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.keep_files = True
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.keep_files = self.keep_files or kind is not None
-        self.stop()
 
     def _wait_for_nodes(self) -> None:
         deadline = time.monotonic() + NODES_SECONDS

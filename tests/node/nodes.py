@@ -7,11 +7,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.cluster import tools
-from tests.cluster.clusters import Cluster
+from tests.cluster.clusters import OwnCluster
 from tests.cluster.controlplane import ClusterError, ControlPlane, Place
 from tests.cluster.servers import Document
 from tests.node import cgroups, configuration, image
@@ -42,7 +40,7 @@ def _may_make_namespaces() -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-class NodeCluster(Cluster):
+class NodeCluster(OwnCluster):
     """A cluster of one real node; a context manager. Its files are kept when something failed, until the next one."""
 
     pod_logs: Path | None = WORKDIR / "pods"
@@ -55,7 +53,6 @@ class NodeCluster(Cluster):
         self._claim = tools.locked(Path(f"{WORKDIR}.lock"), "another node cluster runs on this machine")
         self._claim.__enter__()
         self._stopped = False
-        self.keep_files = False
         clean()
         self.workdir = WORKDIR
         self.workdir.mkdir()
@@ -70,21 +67,6 @@ class NodeCluster(Cluster):
     def server(self) -> str:  # type: ignore[override]
         """The API server's base URL."""
         return self.control_plane.server
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.keep_files = True
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.keep_files = self.keep_files or kind is not None
-        self.stop()
 
     def start(self) -> None:
         """Start everything, import the image, and return when pods can run."""

@@ -109,6 +109,11 @@ class _Connection(RequestHandler):
 
     __slots__ = ("_heard",)
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a new connection, on which nothing has come yet."""
+        self._heard = False
+        super().connection_made(transport)
+
     def data_received(self, data: bytes) -> None:
         """Take what the client sends."""
         self._heard = True
@@ -136,7 +141,7 @@ class _Connection(RequestHandler):
     def _is_spoken_to(self) -> bool:
         """Whether anything has come since the last answer, read or not."""
         sock = self.transport.get_extra_info("socket") if self.transport is not None else None
-        return getattr(self, "_heard", False) or bool(_queued(sock, FIONREAD))
+        return self._heard or bool(_queued(sock, FIONREAD))
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

@@ -83,15 +83,7 @@ class Watches:
     # In threads of their own: the watches', and one for each life of kopf
 
     def _run(self) -> None:
-        delay = FIRST_RESTART_SECONDS
-        while not self._stop.is_set():
-            started = time.monotonic()
-            self._live()
-            delay = FIRST_RESTART_SECONDS if time.monotonic() - started > STABLE_SECONDS else delay
-            if not self._stop.is_set():
-                log.warning("a watch has ended; all of them start again in %.1f s", delay)
-            self._stop.wait(delay)
-            delay = min(2 * delay, LAST_RESTART_SECONDS)
+        live_again(self._live, self._stop, "a watch has ended; all of them start again")
 
     def _live(self) -> None:
         """Watch until told to stop, or until one of the watches has ended. A kopf that does not stop is left behind."""
@@ -149,9 +141,8 @@ class Watches:
         return await connection(await self._load())
 
     def _handler(self, kind: Resource) -> Callable[..., Awaitable[None]]:
-        async def handle(
-            event: dict[str, Any], **_: object
-        ) -> None:  # a plain function would be run by a pool of threads
+        # A plain function would be run by a pool of threads.
+        async def handle(event: dict[str, Any], **_: object) -> None:
             self._events.append((kind, event["type"], TRIMS[kind](event["object"])))
             self._have_it_delivered()
 
@@ -177,6 +168,19 @@ class Watches:
                 self._sink(*event)
             except Exception:
                 log.exception("an event about %s %s was lost", event[0].plural, objects.key(event[2]))
+
+
+def live_again(live: Callable[[], None], stop: threading.Event, ended: str) -> None:
+    """Call ``live`` until ``stop`` is set, with back-off, and log ``ended`` whenever it has returned before that."""
+    delay = FIRST_RESTART_SECONDS
+    while not stop.is_set():
+        started = time.monotonic()
+        live()
+        delay = FIRST_RESTART_SECONDS if time.monotonic() - started > STABLE_SECONDS else delay
+        if not stop.is_set():
+            log.warning("%s in %.1f s", ended, delay)
+        stop.wait(delay)
+        delay = min(2 * delay, LAST_RESTART_SECONDS)
 
 
 def kopf_settings() -> kopf.OperatorSettings:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,7 @@ from kubernetes.aio import client
 from tailrace.kube import admission
 from tailrace.kube.admission import UNTOUCHED, Verdict
 from tailrace.kube.client import Document
-from tailrace.kube.handlers import (
-    FIRST_RESTART_SECONDS,
-    IDENTITY,
-    LAST_RESTART_SECONDS,
-    STABLE_SECONDS,
-    connection,
-    kopf_settings,
-)
+from tailrace.kube.handlers import IDENTITY, connection, kopf_settings, live_again
 from tailrace.kube.servers import Server
 from tailrace.kube.workload import Installation
 
@@ -76,16 +68,13 @@ class Webhook:
         self._stop.set()
 
     def _run(self) -> None:
-        delay = FIRST_RESTART_SECONDS
-        while not self._stop.is_set():
-            started = time.monotonic()
-            try:
-                asyncio.run(self._serve())
-            except Exception as error:
-                log.warning("the admission webhook has ended and starts again: %s", error)
-            delay = FIRST_RESTART_SECONDS if time.monotonic() - started > STABLE_SECONDS else delay
-            self._stop.wait(delay)
-            delay = min(2 * delay, LAST_RESTART_SECONDS)
+        live_again(self._live, self._stop, "the admission webhook starts again")
+
+    def _live(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception as error:
+            log.warning("the admission webhook has ended: %s", error)
 
     async def _serve(self) -> None:
         registry = kopf.OperatorRegistry()
