@@ -61,12 +61,14 @@ async def test_a_node_that_is_deleted_ends_its_drains_at_once(
 ) -> None:
     async with one_stream(servers, release.proxy, ENDLESS) as (stream, pod):
         name = pod["metadata"]["name"]
-        servers.kubectl("delete", "pod", name, "--wait=false")
-        own.kubectl("delete", "node", NODE)
-        await asyncio.to_thread(eventually, lambda: OURS not in finalizers(servers, name), seconds=10)
-        assert not stream.done(), "the drain ended because its stream did: an invalid run"
-    own.processes["kubelet"].stop()
-    own.processes["kubelet"].start()
+        own.processes["kubelet"].stop()  # or it would end the container, and with it the stream, a moment later
+        try:
+            servers.kubectl("delete", "pod", name, "--wait=false")
+            own.kubectl("delete", "node", NODE)
+            await asyncio.to_thread(eventually, lambda: OURS not in finalizers(servers, name), seconds=10)
+            assert not stream.done(), "the drain ended because its stream did: an invalid run"
+        finally:
+            own.processes["kubelet"].start()
     await asyncio.to_thread(eventually, own.is_ready, seconds=30)
     await asyncio.to_thread(eventually, lambda: not terminating(servers), seconds=30)
     await asyncio.to_thread(servers.wait_ready, SERVER, 2)
