@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 
 FINISH_POLL_SECONDS = 0.1
 
+SAY_SECONDS = 10.0
+"""How often a stopping replica says what it waits for."""
+
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -257,13 +260,29 @@ class Replica:
         self.stopping = True
         if self.kubernetes is not None:
             self.kubernetes.stopping()
-        log.info("stopping: %d requests in flight; again to stop at once", self._in_flight())
         finishing = asyncio.create_task(self._finish())
         again = asyncio.create_task(stop.next())
+        saying = asyncio.create_task(self._say_what_is_left())
         await asyncio.wait({finishing, again}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (finishing, again):
+        for task in (finishing, again, saying):
             task.cancel()
+        log.info("stopped; not waited for: %s", self._left() or "nothing")
         self.router.close()
+
+    async def _say_what_is_left(self) -> None:
+        """Say what is waited for, at once and again and again: whoever stops a replica must not take it for hung."""
+        deadline = self.clock() + self.settings.settle_seconds + self.settings.shutdown_seconds
+        while True:
+            what, seconds = self._left() or "idle connections to close", max(0.0, deadline - self.clock())
+            log.info("stopping: waits for %s, %.0f s at most; a second signal ends it at once", what, seconds)
+            await self._sleep(SAY_SECONDS)
+
+    def _left(self) -> str:
+        """Return in words what is in flight, empty for nothing."""
+        held = self.router.held(self.clock())
+        counts = {"request": max(held.carried, self.proxy.in_flight()), "lease": held.leases}
+        oldest = f", the oldest {held.seconds:.0f} s old" if held.carried + held.leases else ""
+        return " and ".join(_counted(count, what) for what, count in counts.items() if count) + oldest
 
     async def _finish(self) -> None:
         """Take what arrives until nobody sends here any more, then new requests on old connections only, and finish.
@@ -289,6 +308,10 @@ class Replica:
     def _in_flight(self) -> int:
         """Return what keeps a stopping replica: attempts, leases, and requests whose client has yet to read the end."""
         return max(self.router.in_flight(), self.proxy.in_flight())
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def _member(settings: Settings) -> Member:

@@ -17,7 +17,7 @@ from tests.app.waiting import eventually
 from tests.http.engine import ScriptedEngine, Turn
 from tests.http.world import raw_request
 
-from tailrace.app import FINISH_POLL_SECONDS, Replica, ReplicaFailedError
+from tailrace.app import FINISH_POLL_SECONDS, SAY_SECONDS, Replica, ReplicaFailedError
 from tailrace.child import KubernetesChild
 from tailrace.core.drain import DrainKind, Mark
 from tailrace.core.model import (
@@ -404,6 +404,33 @@ async def test_a_stopping_replica_hears_of_the_end_of_what_it_waits_for_and_rout
         assert not task.done()
         await post(f"/complete/{given['request']}")
     await asyncio.wait_for(task, 5)
+
+
+async def test_a_stopping_replica_says_again_and_again_what_it_waits_for_and_a_second_signal_ends_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    said = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        if seconds == SAY_SECONDS:
+            await said.wait()
+        await asyncio.sleep(min(seconds, FINISH_POLL_SECONDS))
+
+    one = Replica(SETTINGS.model_copy(update={"shutdown_seconds": 600.0}), in_cluster=False, sleep=sleep)
+    one.apply(Snapshot((SERVER,), (POD,)))
+    task, _ = await serving(one, caplog)
+    for leased in (True, True, False):
+        one.router.acquire(Request("m", leased=leased), one.clock() - 35.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+    words = "stopping: waits for 1 request and 2 leases, the oldest 35 s old, 600 s at most; a second signal ends it"
+    await eventually(lambda: words in caplog.text)
+    assert caplog.text.count("stopping: ") == 1
+    said.set()
+    await eventually(lambda: caplog.text.count("stopping: ") > 1)
+    said.clear()
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.wait_for(task, 5)
+    assert "stopped; not waited for: 1 request and 2 leases" in caplog.text
 
 
 async def test_a_client_that_keeps_a_connection_is_waited_for_until_it_has_been_idle(

@@ -107,7 +107,7 @@ async def test_sigterm_lets_a_stream_finish_refuses_new_ones_and_exits_with_0(
     stream = await Stream(client, LONG).begin()
     assert serve.ready()
     serve.terminate()
-    await eventually(lambda: "stopping: 1 requests in flight" in serve.log())
+    await eventually(lambda: "stopping: waits for 1 request, the oldest" in serve.log())
     assert not serve.ready()
     with pytest.raises(openai.APIConnectionError):
         await Stream(client, 3).begin()
@@ -124,6 +124,7 @@ async def test_a_second_sigterm_ends_it_at_once_and_the_client_can_tell(client: 
         await stream.rest()
     assert len(stream.text.split()) < 5000
     assert await asyncio.to_thread(serve.code, 5) == 0
+    assert "stopped; not waited for: 1 request, the oldest" in serve.log()
 
 
 async def test_an_idle_serve_ends_at_once_with_idle_connections_open(client: AsyncOpenAI, serve: Serve) -> None:

@@ -47,6 +47,16 @@ def test_an_attempt_id_opens_with_the_member_that_knows_it() -> None:
     assert all(each.startswith(f"{ME}-") for each in ids)
 
 
+def test_what_is_held_is_told_by_kind_with_the_age_of_the_oldest() -> None:
+    of = router(pod("a"))
+    assert of.held(NOW) == (0, 0, 0.0)
+    first = pick(of, NOW, leased=True).attempt
+    pick(of, NOW + 5)
+    assert of.held(NOW + 7) == (1, 1, 7.0)
+    of.complete(first, Outcome.COMPLETED, NOW + 8)
+    assert of.held(NOW + 8) == (1, 0, 3.0)
+
+
 def test_completing_a_lease_frees_its_slot_and_twice_is_answered_as_done() -> None:
     of = router(pod("a"))
     attempt = pick(of, NOW, leased=True).attempt

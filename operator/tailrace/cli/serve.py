@@ -26,6 +26,8 @@ def serve(
     A bad document is answered with the field and the fix, as `kubectl apply` would; on a reload the last good version
     serves on.
 
+    SIGTERM or Ctrl-C lets what is in flight finish and says what it waits for; a second one ends it at once.
+
     Exit codes: 0 after SIGTERM or SIGINT, 1 if a port cannot be listened on, 2 for a bad document or setting.
     """
     from tailrace.app import serve_documents  # noqa: PLC0415 - the command line starts fast

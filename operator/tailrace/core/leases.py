@@ -15,6 +15,9 @@ class Leases:
         self._ends: dict[str, float] = {}
         self._heap: list[tuple[float, str]] = []
 
+    def __len__(self) -> int:
+        return len(self._ends)
+
     def grant(self, attempt_id: str, expires_at: float) -> None:
         """Start or renew a lease."""
         self._ends[attempt_id] = expires_at

@@ -51,6 +51,10 @@ class Ledger:
         """Return the attempt, if it is in flight."""
         return self._attempts.get(attempt_id)
 
+    def oldest(self) -> Attempt | None:
+        """Return the attempt that has been in flight for the longest time."""
+        return next(iter(self._attempts.values()), None)
+
     def at(self, uid: str) -> list[Attempt]:
         """Return the attempts at one endpoint, oldest first. Looks at every attempt: for deadlines and reports."""
         return [attempt for attempt in self._attempts.values() if attempt.endpoint.uid == uid]

@@ -480,6 +480,14 @@ class DrainStatus:
     waiting_for: tuple[str, ...] = ()
 
 
+class Held(NamedTuple):
+    """What is in flight at this replica: attempts that doors carry, leases, and for how long the oldest of them."""
+
+    carried: int
+    leases: int
+    seconds: float
+
+
 class Spread(NamedTuple):
     """How much values differ: their coefficient of variation, and (max - min) / max."""
 

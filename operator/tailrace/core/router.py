@@ -21,6 +21,7 @@ from tailrace.core.model import (
     EndpointStatus,
     EngineAddress,
     Explanation,
+    Held,
     Needs,
     Observation,
     Outcome,
@@ -471,6 +472,11 @@ class Router:
     def in_flight(self) -> int:
         """Return how many attempts are in flight at this replica."""
         return len(self._ledger)
+
+    def held(self, now: float) -> Held:
+        """Return what a replica that wants to stop waits for."""
+        oldest, leases = self._ledger.oldest(), len(self._leases)
+        return Held(len(self._ledger) - leases, leases, 0.0 if oldest is None else now - oldest.started_at)
 
     def endpoint(self, uid: str) -> EndpointStatus | None:
         """Return one endpoint as the core sees it now; None when there is none of that uid."""
