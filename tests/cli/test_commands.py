@@ -218,6 +218,21 @@ KUBECONFIG = {
 }
 
 
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_a_cluster_that_says_nothing_is_named_within_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("tailrace.kube.chores.REACH_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        kubeconfig = tmp_path / "kubeconfig"
+        kubeconfig.write_text(json.dumps(KUBECONFIG | {"clusters": [{"name": "c", "cluster": {"server": url}}]}))
+        code, said = invoke(command, "--kubeconfig", str(kubeconfig))
+    assert code == 2
+    assert f"the API server {url} gives no answer within 0.2 s; does `kubectl get namespaces` work?" in said
+    assert "--kubeconfig" in said
+
+
 @pytest.mark.parametrize(
     "content",
     [json.dumps(KUBECONFIG), "", "not: [yaml", json.dumps(KUBECONFIG | {"current-context": "no"})],

@@ -124,7 +124,7 @@ def test_a_cluster_that_is_not_there_is_told_so(some: Pods, tmp_path: Path) -> N
     away.write_text(some.cluster.kubeconfig.read_text().replace(some.cluster.server, "https://127.0.0.1:1"))
     code, output, errors = release(some, kubeconfig=away)
     assert (code, output) == (2, [])
-    assert errors.startswith("cannot reach the cluster: unreachable")
+    assert errors.startswith("cannot reach the cluster: the API server ")
 
 
 # status, which asks in the same way

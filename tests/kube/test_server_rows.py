@@ -75,9 +75,9 @@ def test_a_server_that_nobody_looked_at_says_so() -> None:
 
 
 @asynccontextmanager
-async def cluster(monkeypatch: pytest.MonkeyPatch, answer: web.Response) -> AsyncIterator[Chores]:
+async def cluster(monkeypatch: pytest.MonkeyPatch, status: int, text: str) -> AsyncIterator[Chores]:
     async def respond(_: web.BaseRequest) -> web.Response:
-        return answer
+        return web.Response(status=status, text=text)
 
     async with serving(respond) as api:
         monkeypatch.setattr("tailrace.kube.chores.Api", lambda _: api)
@@ -92,7 +92,7 @@ async def _nothing(_: object) -> None:
 async def test_a_cluster_without_the_definition_is_told_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with cluster(monkeypatch, web.Response(status=404, text="404 page not found\n")) as chores:
+    async with cluster(monkeypatch, 404, "404 page not found\n") as chores:
         with pytest.raises(MissingDefinitionError) as told:
             await chores.server_rows(None)
     assert "inferenceservers.inference.tailrace.dev is not installed" in str(told.value)
@@ -100,6 +100,6 @@ async def test_a_cluster_without_the_definition_is_told_with_the_command_that_in
 
 
 async def test_a_refusal_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with cluster(monkeypatch, web.Response(status=503, text="no\nserver\n")) as chores:
+    async with cluster(monkeypatch, 503, "no\nserver\n") as chores:
         with pytest.raises(UnreachableError, match=r"^503 : no server$"):
             await chores.server_rows(None)

@@ -78,7 +78,8 @@ def _see(kubeconfig: Path | None, look: Look) -> Seen:
     try:
         return asyncio.run(Chores(kubeconfig).see(look))
     except UnreachableError as error:
-        typer.echo(f"cannot reach the cluster: {error}; does `kubectl get namespaces` work? --kubeconfig", err=True)
+        advice = "does `kubectl get namespaces` work? name the cluster with --kubeconfig"
+        typer.echo(f"cannot reach the cluster: {error}; {advice}", err=True)
         raise typer.Exit(2) from error
 
 

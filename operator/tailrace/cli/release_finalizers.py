@@ -36,7 +36,7 @@ def release_finalizers(
             Chores(kubeconfig).release_finalizers(tuple(namespace or ()), terminating=terminating, dry_run=dry_run)
         )
     except UnreachableError as error:
-        typer.echo(f"cannot reach the cluster: {error}", err=True)
+        typer.echo(f"cannot reach the cluster: {error}; name it with --kubeconfig", err=True)
         raise typer.Exit(2) from error
     for pod in report.released:
         typer.echo(f"{'would release' if dry_run else 'released'} {pod}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
@@ -12,15 +13,18 @@ from typing import Any
 
 from tailrace.api import names
 from tailrace.kube import finalizers, objects
-from tailrace.kube.client import Api, ApiError, Document, Listing, load
+from tailrace.kube.client import CALL_SECONDS, Api, ApiError, Document, Listing, load
 from tailrace.kube.doctor import definition
 from tailrace.kube.doctor.reading import read
 from tailrace.kube.doctor.seen import Look, Seen
 from tailrace.kube.rows import row
 
+REACH_SECONDS = 3.0
+"""How long the API server may take to say its version: a person waits, and nothing hangs on the answer."""
+
 
 class UnreachableError(Exception):
-    """The cluster could not be asked, or refused; the message says why."""
+    """The cluster could not be asked, or refused; the message says which API server, and why."""
 
 
 class MissingDefinitionError(UnreachableError):
@@ -44,7 +48,7 @@ class Chores:
     async def release_finalizers(self, namespaces: tuple[str, ...], *, terminating: bool, dry_run: bool) -> Released:
         """Take our finalizer off every pod that holds it, or only off those being deleted."""
         report = Released()
-        async with self._api() as api:
+        async with self._api(CALL_SECONDS) as api:
             for pod in await self._pods(api, namespaces):
                 if names.FINALIZER in objects.finalizers(pod) and (objects.deleting(pod) or not terminating):
                     await _release(api, pod, report, dry_run=dry_run)
@@ -66,17 +70,39 @@ class Chores:
             return await read(api, look, time.time())
 
     @asynccontextmanager
-    async def _api(self) -> AsyncIterator[Api]:
+    async def _api(self, within: float | None = None) -> AsyncIterator[Api]:
+        """Give the way to the API server; UnreachableError when it says nothing in so many seconds (REACH_SECONDS)."""
         try:
             api = Api(await load(self._kubeconfig))
         except Exception as error:  # the client library raises whatever the file makes it raise
-            raise UnreachableError(f"no usable credentials: {error}") from error
+            where = self._kubeconfig or "no kubeconfig is named or found, and this is no pod"
+            raise UnreachableError(f"no usable credentials ({where}): {error}") from error
         try:
+            await _reach(api, REACH_SECONDS if within is None else within)
             yield api
         except ApiError as error:
-            raise UnreachableError(" ".join(str(error).split())) from error
+            raise UnreachableError(_in_words(api, error)) from error
         finally:
             await api.close()
+
+
+async def _reach(api: Api, within: float) -> None:
+    """Return once the API server has answered anything; a job's own calls may take much longer than this one."""
+    try:
+        async with asyncio.timeout(within):
+            await api.version()
+    except TimeoutError as error:
+        raise UnreachableError(f"the API server {api.server} gives no answer within {within:g} s") from error
+    except ApiError as error:
+        if error.status == 0:
+            raise
+
+
+def _in_words(api: Api, error: ApiError) -> str:
+    """Return what the API server said, or why it said nothing, in one line."""
+    if error.status:
+        return " ".join(str(error).split())
+    return f"the API server {api.server} can't be asked: {str(error.__cause__ or '') or error.message}"
 
 
 async def _servers(api: Api, namespace: str | None) -> Listing:

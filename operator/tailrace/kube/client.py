@@ -129,9 +129,10 @@ def _other_kubeconfig() -> str | None:
 
 
 class Api:
-    """The API server. Every method raises ``ApiError`` and nothing else (but a cancellation)."""
+    """The API server. Every method raises ``ApiError`` and nothing else (but a cancellation). ``server``: its URL."""
 
     def __init__(self, configuration: client.Configuration) -> None:
+        self.server = str(configuration.host)
         self._client = client.ApiClient(configuration)
         self.may_write: Callable[[], bool] = lambda: True
 
