@@ -1,11 +1,15 @@
 """`tailrace simulate` from its options to its table."""
 
+import shlex
 from pathlib import Path
 
 import pytest
+from tests.app.programs import ROOT
+from tests.simulate import example
 from typer.testing import CliRunner
 
 from tailrace.cli.main import app
+from tailrace.cli.simulate import DEFAULT_STRATEGIES
 
 QUICK = ["simulate", "--seconds", "20", "--rate", "5", "--pods", "3", "--seeds", "2"]
 
@@ -47,6 +51,26 @@ def test_it_draws_pictures_where_it_is_told_to(tmp_path: Path) -> None:
     text = path.read_text()
     assert "tailrace simulate: sessions" in text
     assert text.count("<svg") == 6
+
+
+def test_the_first_command_of_the_docs_runs_on_the_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "simulator.md").read_text()
+    command = shlex.split(page.partition("```\n")[2].partition("\n")[0])
+    assert command[:2] == [".venv/bin/tailrace", "simulate"]
+    assert command[command.index("--trace") + 1] == str(example.FILE.relative_to(ROOT))
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(app, [*command[1:], "--strategies", "LeastTokens"])
+    assert result.exit_code == 0, result.output
+    assert result.output.count("LeastTokens") == command.count("--load")
+
+
+def test_the_example_is_what_its_generator_makes() -> None:
+    assert example.FILE.read_text() == example.table()
+
+
+def test_the_help_shows_every_name_of_the_default_whole() -> None:
+    said = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["simulate", "--help"]).output
+    assert [name for name in DEFAULT_STRATEGIES.split(", ") if name not in said] == []
 
 
 @pytest.mark.parametrize(

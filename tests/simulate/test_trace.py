@@ -92,8 +92,37 @@ def test_each_seed_has_a_part_of_a_recorded_trace_of_its_own(tmp_path: Path) -> 
     assert [len(parts(seed).arrivals) for seed in range(3)] == [10, 10, 10]
     whole = source(path, "", rate=1.0, seconds=0.0, parts=1)
     assert len(whole(0).arrivals) == 60
-    with pytest.raises(BadTraceError, match="take fewer seeds"):
-        source(path, "", rate=1.0, seconds=30.0, parts=100)
+
+
+@pytest.mark.parametrize(
+    ("rows", "seconds", "parts", "said"),
+    [
+        (3, 120.0, 5, r"3 requests, 3 of them in the 21 s .* 5 parts .* --seeds 3 is the most"),
+        (60, 15.0, 5, r"60 requests, 2 of them in the 15 s .* --seeds 2 is the most .* --seconds 0 takes the whole"),
+        (1, 0.0, 2, r"1 requests, 1 of them in the 1 s .* --seeds 1 is the most"),
+    ],
+)
+def test_a_trace_with_too_few_requests_says_how_many_and_which_options_help(
+    tmp_path: Path, rows: int, seconds: float, parts: int, said: str
+) -> None:
+    path = written(tmp_path, "seconds,prompt,output\n" + "".join(f"{10 * row},10,1\n" for row in range(rows)))
+    with pytest.raises(BadTraceError, match=said):
+        source(path, "", rate=1.0, seconds=seconds, parts=parts)
+
+
+def test_a_trace_that_begins_after_the_seconds_taken_is_said_to_have_none_there(tmp_path: Path) -> None:
+    path = written(tmp_path, '{"timestamp": 90000, "input_length": 9, "output_length": 9}\n')
+    with pytest.raises(BadTraceError, match=r"0 of them in the 60 s .* empty\. --seconds 0 takes"):
+        source(path, "", rate=1.0, seconds=60.0, parts=1)
+
+
+def test_the_most_seeds_that_are_named_are_enough(tmp_path: Path) -> None:
+    path = written(tmp_path, "seconds,prompt,output\n" + "".join(f"{at},10,1\n" for at in (0, 1, 2, 30, 70)))
+    with pytest.raises(BadTraceError) as told:
+        source(path, "", rate=1.0, seconds=0.0, parts=9)
+    most = int(str(told.value).partition("--seeds ")[2].partition(" ")[0])
+    parts = source(path, "", rate=1.0, seconds=0.0, parts=most)
+    assert all(parts(seed).arrivals for seed in range(most))
 
 
 def test_made_requests_differ_by_seed_and_need_an_end() -> None:

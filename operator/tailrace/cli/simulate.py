@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 DEFAULT_STRATEGIES = (
-    "WeightedLeastConnections,PowerOfTwoChoices,LeastTokens,LeastEstimatedTTFT,"
-    "kubeai-prefix-hash,sglang-cache-aware,llm-d-scorers"
+    "WeightedLeastConnections, PowerOfTwoChoices, LeastTokens, LeastEstimatedTTFT, "
+    "kubeai-prefix-hash, sglang-cache-aware, llm-d-scorers"
 )
 
 
@@ -33,7 +33,7 @@ Rate = Annotated[float, _requests("Made requests a second.", min=0.001)]
 Seconds = Annotated[float, _requests("For how long, made or recorded; 0 takes a whole trace.", min=0)]
 Loads = Annotated[list[float] | None, _requests("Times that rate; repeatable.", "--load", show_default="1")]
 Seeds = Annotated[
-    int, _requests("Runs of each strategy: other made requests, or other parts of the trace.", min=1, max=100)
+    int, _requests("Runs of each strategy: each with other made requests, or its part of the trace.", min=1, max=100)
 ]
 Names = Annotated[str, typer.Option(help="Names, with commas between; `all` are all there are.")]
 Pods = Annotated[int, _fleet("How many pods.", min=1, max=10_000)]

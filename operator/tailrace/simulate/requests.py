@@ -25,9 +25,25 @@ def source(path: Path | None, workload: str, *, rate: float, seconds: float, par
 
 
 def _parts(trace: Trace, seconds: float, parts: int) -> Callable[[int], Trace]:
-    end = trace.arrivals[-1].at + 1.0
-    length = (min(seconds, end) if seconds else end) / parts
-    made = [trace.between(part * length, (part + 1) * length) for part in range(parts)]
+    whole = trace.arrivals[-1].at + 1.0
+    taken = min(seconds, whole) if seconds else whole
+    made = _cut(trace, taken, parts)
     if not all(part.arrivals for part in made):
-        raise BadTraceError(f"no requests in one of {parts} parts of {length:.0f} s; take fewer seeds or more seconds")
+        raise BadTraceError(_too_few(trace, taken, parts))
     return made.__getitem__
+
+
+def _cut(trace: Trace, taken: float, parts: int) -> list[Trace]:
+    length = taken / parts
+    return [trace.between(part * length, (part + 1) * length) for part in range(parts)]
+
+
+def _too_few(trace: Trace, taken: float, parts: int) -> str:
+    """Say what the trace has, and the most seeds that it is enough for."""
+    some = trace.between(0.0, taken)
+    enough = next((n for n in range(parts - 1, 0, -1) if all(part.arrivals for part in _cut(some, taken, n))), 0)
+    fewer = f"--seeds {enough} is the most that these are enough for; " if enough else ""
+    return (
+        f"the trace has {len(trace.arrivals)} requests, {len(some.arrivals)} of them in the {taken:.0f} s that are taken; "
+        f"{parts} parts of that, one for each seed, would leave one empty. {fewer}--seconds 0 takes the whole trace"
+    )
