@@ -45,5 +45,6 @@ def _too_few(trace: Trace, taken: float, parts: int) -> str:
     fewer = f"--seeds {enough} is the most that these are enough for; " if enough else ""
     return (
         f"the trace has {len(trace.arrivals)} requests, {len(some.arrivals)} of them in the {taken:.0f} s that are "
-        f"taken; {parts} parts of that, one for each seed, would leave one empty. {fewer}--seconds 0 takes the whole trace"
+        f"taken; {parts} parts of that, one for each seed, would leave one empty. {fewer}"
+        "--seconds 0 takes the whole trace"
     )
