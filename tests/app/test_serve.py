@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -229,11 +231,32 @@ def test_explain_shows_who_would_be_picked_and_why(serve: Serve, engines: tuple[
     assert (code, json.loads(text)["tokens"]) == (0, 128)
 
 
+def test_an_endpoint_that_nobody_listens_at_shows_it_where_people_look(serve: Serve, file: Path) -> None:
+    file.write_text(documents("127.0.0.1:1"))
+    asyncio.run(until_reloaded(serve, "127.0.0.1:1"))
+    request = urllib.request.Request(f"http://{serve.proxy}/v1/completions", b'{"model": "demo", "prompt": "hello"}')
+    for _ in range(2):
+        with pytest.raises(urllib.error.HTTPError, match="502"):
+            urllib.request.urlopen(request, timeout=10)
+    _, text, _ = tailrace("explain", "demo", "--admin", serve.admin)
+    assert "no connection could be made 2 times in a row, " in text
+    head, row = tailrace("status", "--admin", serve.admin)[1].splitlines()
+    assert (head.split()[-2:], row.split()[-1]) == (["NO", "CONNECT"], "2")
+
+
+def test_explain_of_a_model_that_nobody_serves_says_where_the_names_are(serve: Serve, file: Path) -> None:
+    code, text, _ = tailrace("explain", "nosuch", "--admin", serve.admin)
+    first, second, _, last = text.splitlines()
+    assert (code, first, last) == (1, "model nosuch, about 1 token; no pool", "1 endpoint of other models only")
+    assert second.startswith("nobody would be picked (model_not_found): no InferenceServer serves the model 'nosuch'; ")
+    assert "/v1/models" in second
+
+
 def test_explain_says_why_nobody_would_be_picked(serve: Serve) -> None:
     code, text, _ = tailrace("explain", "demo", "--tokens", "9000", "--admin", serve.admin)
     assert code == 1
     assert "nobody would be picked (rejected-no-qualified-endpoints): a request of about 9000 tokens" in text
-    assert "0 GB of GPU memory; more than 4096 tokens need 80" in text
+    assert "GPU memory unknown; more than 4096 tokens need 80 GB" in text
     code, _, errors = tailrace("explain", "", "--admin", serve.admin)
     assert code == 2
     assert "answers 400: name the model" in errors

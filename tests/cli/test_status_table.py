@@ -37,6 +37,14 @@ def test_what_engines_say_is_shown_where_any_of_them_says_it() -> None:
     assert rows[1].split()[-1] == "10.244.17.203:8000"  # unknown is not 0
 
 
+def test_connections_that_failed_are_a_column_only_where_there_are_any() -> None:
+    well = ENDPOINT | {"connectFailures": 0, "reason": ""}
+    assert "NO CONNECT" not in "".join(status._table([well, well], None))
+    head, *rows = status._table([well, well | {"connectFailures": 4}], None)
+    assert head.endswith("GPU GB  NO CONNECT")
+    assert [row.split()[-1] for row in rows] == ["0", "4"]
+
+
 def test_in_a_pipe_a_line_is_a_row_with_all_its_words() -> None:
     lines = printed(None)
     assert len(lines) == 3

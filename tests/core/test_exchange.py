@@ -35,6 +35,7 @@ class Script:
     times: list[float] = field(default_factory=list)
     overdue: set[str] = field(default_factory=set)
     given: list[Pick] = field(default_factory=list)
+    unmade: list[str] = field(default_factory=list)
     repeatable: bool = True
     usage: Usage | None = None
     ok: bool | None = None
@@ -57,6 +58,9 @@ class Script:
     def is_overdue(self, attempt_id: str, now: float) -> bool:
         self.times.append(now)
         return attempt_id in self.overdue
+
+    def unreached(self, attempt_id: str) -> None:
+        self.unmade.append(attempt_id)
 
     def may_repeat(self, attempt_id: str) -> bool:
         return self.repeatable and any(pick.attempt == attempt_id for pick in self.given)
@@ -105,6 +109,31 @@ def test_a_refusal_is_the_answer_and_nothing_is_released() -> None:
     assert step.refusal.code is RefusalCode.SATURATED
     made.client_gone(NOW)
     assert (made.tries, script.told) == (0, [])
+
+
+@pytest.mark.parametrize("failure", list(Failure))
+def test_a_connection_that_could_not_be_made_is_noted_and_no_other_failure(failure: Failure) -> None:
+    made, script = exchange("a", "b")
+    made.failed(failure, NOW)
+    assert script.unmade == (["a-1"] if failure is Failure.CONNECT else [])
+
+
+@pytest.mark.parametrize("leased", [True, False])
+def test_connections_that_could_not_be_made_are_counted_in_a_row(leased: bool) -> None:
+    of = router(pod("a"))
+    assert status(of, "a").unreached == 0
+    for _ in range(3):
+        attempt = pick(of, NOW).attempt
+        of.unreached(attempt)
+        of.release(attempt, Outcome.FAILED, NOW)
+        of.unreached(attempt)  # late: it is over
+    assert status(of, "a").unreached == of.explain(Request(MODEL), NOW).candidates[0].unreached == 3
+    attempt = pick(of, NOW, leased=leased).attempt
+    if leased:
+        of.complete(attempt, Outcome.COMPLETED, NOW)
+    else:
+        of.first_byte(attempt, NOW)
+    assert status(of, "a").unreached == 0
 
 
 def test_a_relayed_answer_is_completed() -> None:

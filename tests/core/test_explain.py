@@ -115,7 +115,7 @@ def picked(explanation: Explanation) -> str | None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(shapes=SHAPES, steps=STEPS, hard=st.booleans())
 def test_the_pick_that_follows_is_the_one_explained_by_chance_too(
     strategy: str, shapes: list[tuple[int, int]], steps: list[tuple[str, int]], *, hard: bool
@@ -130,7 +130,7 @@ def test_the_pick_that_follows_is_the_one_explained_by_chance_too(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(shapes=SHAPES, steps=STEPS, asked=st.lists(st.integers(0, 10**6), min_size=1, max_size=4))
 def test_explaining_changes_nothing(
     strategy: str, shapes: list[tuple[int, int]], steps: list[tuple[str, int]], asked: list[int]
@@ -160,6 +160,7 @@ def test_each_filter_says_why() -> None:
     bare = replace(server("bare"), created_at=2.0)
     of = router(
         pod("small", memory=24),
+        pod("unlabelled", memory=None),
         pod("starting", ready=False),
         pod("leaving", deleted_at=BOOT),
         pod("full", capacity=1),
@@ -169,10 +170,11 @@ def test_each_filter_says_why() -> None:
         servers=(server("s", lora), bare, server("other", ModelSpec("other"))),
     )
     while not any(e.uid == "full" and e.in_flight for e in of.status().endpoints):
-        of.acquire(Request(MODEL, avoid=frozenset({"small", "bare", "tried", "good"})), BOOT)
+        of.acquire(Request(MODEL, avoid=frozenset({"small", "unlabelled", "bare", "tried", "good"})), BOOT)
     explanation = of.explain(Request("lora", 5000, avoid=frozenset({"tried"})), BOOT)
     assert picked(explanation) == "good"
-    assert against(explanation, "small") == ("24 GB of GPU memory; more than 4096 tokens need 80",)
+    assert against(explanation, "small") == ("GPU memory 24 GB; more than 4096 tokens need 80 GB",)
+    assert against(explanation, "unlabelled") == ("GPU memory unknown; more than 4096 tokens need 80 GB",)
     assert against(explanation, "starting") == ("it is starting: is loading",)
     assert against(explanation, "leaving") == ("it is draining",)
     assert against(explanation, "full") == ("no free slot: 1 of 1 are taken",)

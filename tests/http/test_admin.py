@@ -176,6 +176,7 @@ async def test_endpoints_show_what_the_core_knows() -> None:
             "engineRunning": None,
             "engineWaiting": None,
             "kvUsage": None,
+            "connectFailures": 0,
             "reason": "",
         }
         world.router.release(pick.attempt, Outcome.COMPLETED, world.clock())

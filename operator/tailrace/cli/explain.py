@@ -18,6 +18,11 @@ from tailrace.cli.status import shown
 PATH = "/debug/pick"
 TIMEOUT_SECONDS = 5
 GAP = "  "
+HINTS = {
+    "model_not_found": "names match exactly; GET /v1/models on the proxy's port lists what is served",
+    "model_ambiguous": "here: -n NAMESPACE",
+}
+"""What to do here about a refusal, beside what a client is told."""
 COLUMNS = ("", "name", "address", "state", "in flight", "score", "why")
 
 Explained = dict[str, Any]
@@ -106,21 +111,32 @@ def _message(error: HTTPError) -> str:
 
 
 def _lines(found: Explained) -> Iterator[str]:
-    yield f"model {found['model']}, about {found['tokens']} tokens; pool {found['pool'] or 'none'}, {found['strategy']}"
+    where = f"pool {found['pool']}, {found['strategy']}" if found["pool"] else "no pool"
+    yield f"model {found['model']}, about {_counted(found['tokens'], 'token')}; {where}"
     refusal = found["refusal"]
     if refusal is not None:
-        yield f"nobody would be picked ({refusal['code']}): {refusal['message']}"
+        hint = HINTS.get(refusal["code"], "")
+        yield f"nobody would be picked ({refusal['code']}): {refusal['message']}{hint and f'; {hint}'}"
     if found["candidates"]:
         yield ""
         yield from _table([_cells(each) for each in found["candidates"]])
-    if found["endpointsOfOtherModels"]:
-        yield f"\n{found['endpointsOfOtherModels']} endpoints serve other models only"
+    others = found["endpointsOfOtherModels"]
+    if others:
+        yield f"\n{_counted(others, 'endpoint')} of other models only"
+    elif not found["candidates"]:
+        yield "\nthis router knows no endpoint at all"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def _cells(candidate: dict[str, Any]) -> tuple[str, ...]:
     parts = dict(candidate["parts"])
     score = parts.pop("score", None)
-    why = candidate["against"] or [f"{name} {value:.6g}" for name, value in parts.items()]
+    failures = candidate.get("connectFailures", 0)
+    trouble = [f"no connection could be made {_counted(failures, 'time')} in a row"] if failures else []
+    why = trouble + (candidate["against"] or [f"{name} {value:.6g}" for name, value in parts.items()])
     return (
         candidate["standing"],
         candidate["name"],

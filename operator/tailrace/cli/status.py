@@ -16,8 +16,16 @@ from typing import Annotated, Any
 import typer
 
 TIMEOUT_SECONDS = 5
-HEADERS = {"gpuMemoryGB": "GPU GB", "engineRunning": "RUNNING", "engineWaiting": "WAITING", "kvUsage": "KV"}
+HEADERS = {
+    "gpuMemoryGB": "GPU GB",
+    "engineRunning": "RUNNING",
+    "engineWaiting": "WAITING",
+    "kvUsage": "KV",
+    "connectFailures": "NO CONNECT",
+}
 """Where the name of a field is too long for its column; any other is spelt in capitals."""
+TROUBLES = {"connectFailures"}
+"""What is worth a column only where it is not 0."""
 GAP = "  "
 MESSAGE_WIDTH = 24
 """Columns that the last one gets on a terminal, however narrow that is."""
@@ -76,7 +84,7 @@ def _from_cluster(kubeconfig: Path | None, namespace: str | None) -> list[Row]:
 
 def _table(rows: Sequence[Row], width: int | None) -> Iterator[str]:
     """Yield the lines of a table, one a row; only the last column is folded, to the width of a terminal."""
-    columns = [column for column in rows[0] if column != "uid" and any(_shown(row, column) for row in rows)]
+    columns = [column for column in rows[0] if column != "uid" and any(_worth_showing(row, column) for row in rows)]
     cells = [[HEADERS.get(column, column.upper()) for column in columns]]
     cells += [[_shown(row, column) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
@@ -93,6 +101,10 @@ def _table(rows: Sequence[Row], width: int | None) -> Iterator[str]:
 def _terminal_width() -> int | None:
     """Return its columns; None where nobody looks at it, and a line is a row for grep and awk."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _worth_showing(row: Row, column: str) -> bool:
+    return bool(row.get(column) if column in TROUBLES else _shown(row, column))
 
 
 def _shown(row: Row, column: str) -> str:

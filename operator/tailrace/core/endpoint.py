@@ -70,7 +70,8 @@ class Endpoint:
     ``reading`` is what its engine said last, None while that is unknown; ``in_flight_then`` what was in flight when
     it was heard, or became unknown. ``distance`` is how far it is from this replica: 0 on its node, 1 in its zone, 2
     elsewhere or nobody knows where. ``ended`` requests came to their end here, and ``took`` so many seconds in all.
-    ``backup``: it is picked only while no other is available.
+    ``backup``: it is picked only while no other is available. ``unreached``: so many connections in a row could not be
+    made; for people to see, no pick depends on it.
     """
 
     __slots__ = (
@@ -100,6 +101,7 @@ class Endpoint:
         "took",
         "uid",
         "unknown",
+        "unreached",
         "was_ready",
         "weight",
     )
@@ -129,6 +131,7 @@ class Endpoint:
         self.backup = False
         self.ended = 0
         self.took = 0.0
+        self.unreached = 0
         self.resize(capacity, gpu_memory_gb)
 
     def resize(self, capacity: int, gpu_memory_gb: int, members: int = 1) -> None:

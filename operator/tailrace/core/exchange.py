@@ -115,6 +115,10 @@ class Attempts(Protocol):
         """Book the end of an attempt."""
         ...
 
+    def unreached(self, attempt_id: str) -> None:
+        """Note that no connection could be made for the attempt."""
+        ...
+
     def is_overdue(self, attempt_id: str, now: float) -> bool:
         """Tell whether the drain deadline of the attempt's endpoint has passed."""
         ...
@@ -174,7 +178,9 @@ class Exchange:
         if self._began:
             self._end(Outcome.LOST, now)
             return Fail(verdict, streaming=True)
-        self._unreachable += failure is Failure.CONNECT
+        if failure is Failure.CONNECT:
+            self._unreachable += 1
+            self._attempts.unreached(pick.attempt)
         if verdict.again is Again.NOWHERE or self._is_exhausted():
             self._end(Outcome.FAILED, now)
             return Fail(verdict, streaming=False)

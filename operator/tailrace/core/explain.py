@@ -48,6 +48,7 @@ def explain(
             limit=endpoint.limit,
             against=against,
             parts=_describe(pool, endpoint, request, now),
+            unreached=endpoint.unreached,
         )
 
     candidates = [candidate(endpoint, Standing.PICKED) for endpoint in foreseen.compared[:1]]
@@ -76,8 +77,9 @@ def _against(
     if endpoint.in_flight >= endpoint.limit:
         yield f"no free slot: {endpoint.in_flight} of {endpoint.limit} are taken"
     if target.pool.is_long(request.tokens) and endpoint.gpu_memory_gb < settings.long_prompt_min_gpu_memory_gb:
-        has, needs = endpoint.gpu_memory_gb, settings.long_prompt_min_gpu_memory_gb
-        yield f"{has} GB of GPU memory; more than {settings.long_prompt_tokens} tokens need {needs}"
+        has = "unknown" if spec.gpu_memory_gb is None else f"{endpoint.gpu_memory_gb} GB"
+        needs = f"more than {settings.long_prompt_tokens} tokens need {settings.long_prompt_min_gpu_memory_gb}"
+        yield f"GPU memory {has}; {needs} GB"
     if target.adapter is not None and target.adapter not in endpoint.adapters:
         yield f"the adapter {target.adapter!r} is not loaded"
     if endpoint.backup and not all(each.backup for each in (*foreseen.compared, *foreseen.others)):

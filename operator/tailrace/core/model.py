@@ -381,7 +381,7 @@ class Candidate:
     """One endpoint of a pool as a pick would see it for a request.
 
     ``against`` says which filters keep the request from it; ``parts`` are the figures that its score is made of, the
-    one that is compared by the name ``score``, lower being better.
+    one that is compared by the name ``score``, lower being better. ``unreached``: connections that failed in a row.
     """
 
     uid: str
@@ -393,6 +393,7 @@ class Candidate:
     limit: int
     against: tuple[str, ...]
     parts: Mapping[str, float]
+    unreached: int = 0
 
 
 class RefusalCode(Enum):
@@ -448,7 +449,10 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class EndpointStatus:
-    """One endpoint as the core sees it now. ``reading`` is what its engine says, None while that is unknown."""
+    """One endpoint as the core sees it now. ``reading`` is what its engine says, None while that is unknown.
+
+    ``unreached``: so many connections of this replica in a row could not be made.
+    """
 
     uid: str
     server: str
@@ -462,6 +466,7 @@ class EndpointStatus:
     gpu_memory_gb: int | None
     reason: str
     reading: Reading | None = None
+    unreached: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,8 +237,15 @@ class Router:
         attempt = self._ledger.get(attempt_id)
         if attempt is not None and attempt.first_byte_at is None:
             attempt.first_byte_at = now
+            attempt.endpoint.unreached = 0
             if attempt.work is not None:
                 attempt.work.began(now, ok=ok)
+
+    def unreached(self, attempt_id: str) -> None:
+        """Note that no connection to the attempt's endpoint could be made; its next answer ends the row."""
+        attempt = self._ledger.get(attempt_id)
+        if attempt is not None:
+            attempt.endpoint.unreached += 1
 
     def release(self, attempt_id: str, outcome: Outcome, now: float, usage: Usage | None = None) -> bool:
         """Book the end of an attempt. Return False when it was not in flight (any more): ends are booked once.
@@ -251,6 +258,7 @@ class Router:
         if outcome is Outcome.COMPLETED:
             endpoint, took = attempt.endpoint, now - attempt.started_at
             endpoint.ended += 1
+            endpoint.unreached = 0
             endpoint.took += took
             for pool in endpoint.pools:
                 pool.learn(took)
@@ -516,6 +524,7 @@ class Router:
             gpu_memory_gb=spec.gpu_memory_gb,
             reason=spec.reason,
             reading=endpoint.reading,
+            unreached=endpoint.unreached,
         )
 
     def _changed(self) -> None:

@@ -45,6 +45,7 @@ def endpoint_view(status: EndpointStatus) -> dict[str, object]:
         "engineRunning": told.running,
         "engineWaiting": told.waiting,
         "kvUsage": told.kv_usage,
+        "connectFailures": status.unreached,
         "reason": status.reason,
     }
 
@@ -98,6 +99,7 @@ def _candidate_view(candidate: Candidate) -> dict[str, object]:
         "slots": candidate.limit,
         "against": list(candidate.against),
         "parts": dict(candidate.parts),
+        "connectFailures": candidate.unreached,
     }
 
 
