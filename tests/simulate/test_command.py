@@ -25,7 +25,7 @@ def test_it_prints_a_table_for_each_load_with_intervals() -> None:
     )
     assert code == 0
     titles = [line for line in output.splitlines() if "times the rate" in line]
-    assert titles == ["0.5 times the rate, 3 pods (1 at 0.5)", "1.5 times the rate, 3 pods (1 at 0.5)"]
+    assert titles == [f"{load} times the rate, 3 pods, 1 of them at 0.5 times the speed" for load in ("0.5", "1.5")]
     assert output.count("LeastEstimatedTTFT") == output.count("RoundRobin") == 2
     assert "±" in output
 

@@ -108,11 +108,16 @@ def simulate(
             capacity=capacity,
             routers=routers,
         )
-        title = f"{times:g} times the rate, {pods} pods ({slow_pods} at {slow_speed:g})"
+        title = _title(times, pods, slow_pods, slow_speed)
         typer.echo(table(title, rows))
         sections.append((title, rows))
     if plots is not None:
         _write(plots, page(f"tailrace simulate: {trace.name if trace else workload}", sections))
+
+
+def _title(times: float, pods: int, slow_pods: int, slow_speed: float) -> str:
+    slow = f", {slow_pods} of them at {slow_speed:g} times the speed" if slow_pods else ""
+    return f"{times:g} times the rate, {pods} {'pod' if pods == 1 else 'pods'}{slow}"
 
 
 def _write(path: Path, text: str) -> None:
