@@ -10,19 +10,23 @@ import yaml
 from tests.charts.helm import CHART
 from tests.repo.tree import ROOT
 
-from tailrace.core.model import EndpointState, RefusalCode, RouterStatus
+from tailrace.core.model import EndpointState, Grade, PoolQuality, RefusalCode, RouterStatus, Spread
+from tailrace.core.quality import BOUNDS
 from tailrace.telemetry.metrics import Metrics
 
 ALERTS: list[dict[str, str]] = yaml.safe_load((CHART / "monitoring" / "alerts.yaml").read_text())
 DASHBOARD: dict[str, Any] = json.loads((CHART / "monitoring" / "dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 SELECTION = re.compile(r"\b((?:tailrace|process)_\w+)\{([^}]*)\}")
+QUALITY = ("tailrace_pool_grade", "tailrace_pool_cv")
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count")}
 
 
 def existing() -> set[str]:
     """Return every series name that a replica of a cluster shows."""
-    status = RouterStatus(servers=(), endpoints=(), in_flight=0, drains=0, outcomes={})
+    even = Spread(cv=0.1, imbalance=0.1)
+    pool = PoolQuality("ns/m", (), "LeastTokens", Grade.GOOD, even, even)
+    status = RouterStatus(servers=(), endpoints=(), in_flight=0, drains=0, outcomes={}, pools=(pool,))
     page = Metrics(lambda: status, leader=lambda: True, watch_age=lambda: 1.0).render().decode()
     types = re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE)
     return {name + suffix for name, kind in types for suffix in SUFFIXES.get(kind, ("",))}
@@ -58,6 +62,13 @@ def test_codes_and_states_of_alerts_are_known() -> None:
     text = " ".join(alert["expr"] for alert in ALERTS)
     assert set(re.findall(r'code="([^"]+)"', text)) <= {code.value for code in RefusalCode}
     assert set(re.findall(r'state="([^"]+)"', text)) <= {state.value for state in EndpointState}
+
+
+def test_the_quality_of_pools_is_shown_in_the_colours_and_bounds_of_its_grades() -> None:
+    grade, spread = (next(p for p in PANELS if f"{name}{{" in p["targets"][0]["expr"]) for name in QUALITY)
+    coloured = [override["matcher"]["options"] for override in grade["fieldConfig"]["overrides"]]
+    assert coloured == [f"/: {each.value}$/" for each in Grade]
+    assert [step["value"] for step in spread["fieldConfig"]["defaults"]["thresholds"]["steps"]] == [None, *BOUNDS[1:]]
 
 
 def test_every_alert_says_what_it_means_and_how_bad_it_is() -> None:
