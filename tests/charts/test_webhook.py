@@ -135,7 +135,7 @@ async def test_a_rollout_of_somebody_elses_deployment_loses_no_stream(webhook: W
             what="the old pods have drained",
         )
     assert len(load.records) > 16
-    assert not load.losses, load.losses[:3]
+    assert not load.losses, str(load.losses[:3])
 
 
 def test_pods_are_created_whatever_becomes_of_the_webhook(webhook: Webhook) -> None:

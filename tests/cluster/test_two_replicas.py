@@ -240,7 +240,7 @@ async def test_the_standby_takes_over_from_a_killed_leader_and_a_rollout_loses_n
         await asyncio.to_thread(leader.start)
         await asyncio.to_thread(eventually, lambda: not old & uids(pair), seconds=40, what="the old pods are gone")
     assert len(load.records) > load.clients
-    assert not load.losses, load.losses[:3]
+    assert not load.losses, str(load.losses[:3])
 
 
 def uids(pair: Pair) -> set[str]:

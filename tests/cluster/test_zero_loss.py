@@ -78,7 +78,7 @@ def _audit(servers: Servers, load: Load, deletions: Deletions, *, deleted: int) 
     """Every request complete as its client counted and as its engine wrote it; the run itself valid."""
     assert len(deletions.at_deletion) >= deleted, "the run is invalid: too few pods were deleted"
     assert all(deletions.at_deletion.values()), f"the run is invalid: a pod was idle: {deletions.at_deletion}"
-    assert not load.losses, load.losses[:3]
+    assert not load.losses, str(load.losses[:3])
     assert len(load.records) > CLIENTS
     ends = servers.engine_ends()
     seen = {one: (end["outcome"], end["tokens_sent"]) for one, end in ends.items()}

@@ -35,7 +35,7 @@ async def test_an_operator_killed_after_its_writes_of_these_numbers_finishes_the
             await rig.restart()
         await rig.rolled_out(f"new-{len(numbers) - 1}")
     assert len(direct.records) > direct.clients
-    assert not direct.losses, direct.losses[:3]
+    assert not direct.losses, str(direct.losses[:3])
     await rig.check(direct.records.values())
 
 
@@ -47,7 +47,7 @@ async def test_a_child_killed_again_and_again_during_a_rollout_costs_no_proxied_
             await asyncio.to_thread(rig.roll_out, "new")
             await asyncio.to_thread(eventually, partial(bool, met), seconds=20, what=f"write {number}")
         await rig.rolled_out("new")
-    assert not load.losses, load.losses[:3]
+    assert not load.losses, str(load.losses[:3])
     await rig.check(load.records.values())
 
 
@@ -66,5 +66,5 @@ async def test_a_child_stopped_past_its_lease_goes_on_where_it_was(rig: Rig) -> 
         rig.note_away(since)
         await rig.rolled_out("new")
     assert rig.child() == child
-    assert not load.losses, load.losses[:3]
+    assert not load.losses, str(load.losses[:3])
     await rig.check(load.records.values())

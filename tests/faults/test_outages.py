@@ -87,7 +87,7 @@ async def test_a_drain_that_began_before_the_api_server_died_is_over_soon_after_
             await asyncio.sleep(AWAY_SECONDS / 4)
         rig.note_away(since)
         await rig.settle(seconds=30)
-    assert not load.losses, load.losses[:3]
+    assert not load.losses, str(load.losses[:3])
     await rig.check(load.records.values())
 
 
@@ -103,7 +103,7 @@ async def test_a_control_plane_that_stands_still_for_seconds_costs_no_stream(rig
                 await asyncio.sleep(STILL_SECONDS)
         rig.note_away(since)
         await rig.rolled_out("new", seconds=45)
-    assert not load.losses, load.losses[:3]
+    assert not load.losses, str(load.losses[:3])
     await rig.check(load.records.values())
 
 

@@ -57,7 +57,7 @@ async def _roll_out_in(rig: Rig, match: Match, action: Action, times: int) -> No
             await asyncio.to_thread(rig.roll_out, "new")
             await rig.rolled_out("new")
     assert storm.left == 0, f"only {storm.hits} writes have met the storm"
-    assert not load.losses, load.losses[:3]
+    assert not load.losses, str(load.losses[:3])
     await rig.check(load.records.values())
     _nothing_twice(rig)
 

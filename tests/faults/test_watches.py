@@ -99,5 +99,5 @@ async def test_lists_that_fail_take_no_endpoint_away(how: str, rig: Rig) -> None
         with rig.proxy.failing(PODS_LISTED, action) as fault:
             await asyncio.to_thread(eventually, lambda: fault.hits >= 3, seconds=20, what="three failed lists")
             assert len(rig.endpoints()) == 2
-    assert not load.losses, load.losses[:3]
+    assert not load.losses, str(load.losses[:3])
     await rig.check(load.records.values())

@@ -135,7 +135,7 @@ async def test_no_stream_is_lost_by_anything_that_is_planned(
         await witness.gone(len(witness.going))
     servers.kubectl("scale", f"isvr/{SERVER}", "--replicas=2")
     request.node.add_report_section("call", "timeline", "\n".join([timeline.text(load), *steps.lines]))
-    assert not load.losses, (steps.lines, load.losses[:3])
+    assert not load.losses, f"{steps.lines}\n{load.losses[:3]}"
     assert len(load.records) > CLIENTS
     assert not steps.idle, f"the run is invalid: no stream ran at any pod when it was deleted: {steps.idle}"
     assert timeline.in_order(load), timeline.text(load)

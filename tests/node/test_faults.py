@@ -91,7 +91,7 @@ async def test_a_killed_router_costs_its_own_streams_and_stops_no_drain(
         await asyncio.to_thread(servers.wait_ready, SERVER, 2)
         node.kubectl("rollout", "status", f"deployment/{RELEASE}", "-n", SYSTEM, "--timeout=60s")
     late = [one for one in load.losses if one.started_at > killed_at + 5]
-    assert not late, late[:3]
+    assert not late, str(late[:3])
 
 
 def routers(node: AnyNode) -> list[str]:
