@@ -105,8 +105,15 @@ class Away:
     until: float
 
 
-Happening = Begun | Ended | Arrived | Left | PodSeen | PodGone | Acknowledged | Unfinalized | Sampled | Away
-T = TypeVar("T", Begun, Ended, Arrived, Left, PodSeen, PodGone, Acknowledged, Unfinalized, Sampled, Away)
+@dataclass(frozen=True, slots=True)
+class PowerLost:
+    """Every engine ended at once; none of them could note anything."""
+
+    at: float
+
+
+Happening = Begun | Ended | Arrived | Left | PodSeen | PodGone | Acknowledged | Unfinalized | Sampled | Away | PowerLost
+T = TypeVar("T", Begun, Ended, Arrived, Left, PodSeen, PodGone, Acknowledged, Unfinalized, Sampled, Away, PowerLost)
 
 
 @dataclass
@@ -137,9 +144,10 @@ class History:
     def stays(self) -> list[Stay]:
         """Return every stay of a request at an engine.
 
-        It ends with the engine's note, with the client's end, or with the arrival at the next engine, whichever is
-        first: an engine that is killed notes nothing.
+        It ends with the engine's note, with the client's end, with the arrival at the next engine, or with all engines,
+        whichever is first: an engine that is killed notes nothing.
         """
+        powerless = [one.at for one in self.of(PowerLost)]
         left = {(one.request, one.endpoint): one.at for one in self.of(Left)}
         ended = {one.request: one.at for one in self.of(Ended)}
         arrivals: dict[str, list[Arrived]] = {}
@@ -149,7 +157,8 @@ class History:
         for request, places in arrivals.items():
             following = [one.at for one in places[1:]] + [ended.get(request, float("inf"))]
             for here, over in zip(places, following, strict=True):
-                until = min(over, left.get((request, here.endpoint), float("inf")))
+                ends = [over, *(at for at in powerless if at > here.at)]
+                until = min(*ends, left.get((request, here.endpoint), float("inf")))
                 found.append(Stay(request, here.endpoint, here.at, until))
         return found
 

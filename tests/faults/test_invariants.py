@@ -16,6 +16,7 @@ from tests.faults.history import (
     Left,
     PodGone,
     PodSeen,
+    PowerLost,
     Sampled,
     Unfinalized,
 )
@@ -119,6 +120,13 @@ FINE: dict[str, tuple[Happening, ...]] = {
         Arrived(2.2, "moved", NEW),
         Left(8.2, "moved", NEW),
         Ended(8.3, "moved", complete=True),
+    ),
+    "a request whose engine lost its power": (
+        *GOOD,
+        Begun(1, "cut"),
+        Arrived(1.1, "cut", OLD),
+        PowerLost(4),
+        Ended(8.3, "cut", complete=False),
     ),
     "a finalizer that goes at the deadline": (
         *STUCK,

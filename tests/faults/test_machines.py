@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.cluster.load import Load
 from tests.cluster.servers import Document, Servers, eventually, model_server_template
 from tests.faults import actions
 from tests.faults.calls import on
+from tests.faults.history import PowerLost
 from tests.faults.rig import RESYNC_SECONDS, Rig
 
 pytestmark = pytest.mark.cluster
@@ -39,6 +41,7 @@ async def test_pods_that_drain_when_their_machine_dies_are_released_in_time(kube
         rig.servers.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
         await rig.gone_from_the_doors(pod, seconds=3)
         kubelet.kubelet.process.kill()
+        rig.history.add(PowerLost(time.time()))
         await asyncio.sleep(2)
         kubelet.kubelet.start()
         await rig.settle(seconds=50)
