@@ -23,7 +23,7 @@ from tailrace.kube import objects
 from tailrace.kube.doctor.examination import examine
 from tailrace.kube.doctor.findings import Severity
 from tailrace.kube.doctor.routers import Router
-from tailrace.kube.doctor.seen import Look
+from tailrace.kube.doctor.seen import Look, Seen
 
 ADMIN = f"tailrace-admin.{HOME}.svc:9090"
 
@@ -305,3 +305,47 @@ def test_an_endpoint_whose_pod_is_gone_is_a_ghost_and_a_fixed_one_is_not() -> No
 
 def test_nobody_leads_is_not_the_fault_of_the_servers() -> None:
     assert {finding.check for finding in wrong(sound(lease=lease(age=600)))} == {"lease"}
+
+
+# Budgets
+
+
+def budget(name: str, selector: Document | None, owner: str = "", namespace: str = "ns") -> Document:
+    owners = [{"uid": owner, "controller": True, "kind": "InferenceServer"}] if owner else []
+    spec = {} if selector is None else {"selector": selector}
+    return {"metadata": {"name": name, "namespace": namespace, "ownerReferences": owners}, "spec": spec}
+
+
+def with_budgets(*budgets: Document, asked: bool = True) -> Seen:
+    server = told_server(spec={"disruptionBudget": {"maxUnavailable": 1}} if asked else {})
+    own = budget("one", {"matchLabels": {"tailrace.dev/server": "one"}}, owner=objects.uid(server))
+    return sound(servers=[server], budgets=[own, *budgets])
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        {},
+        {"matchLabels": {"tailrace.dev/server": "one"}},
+        {"matchExpressions": [{"key": "tailrace.dev/server", "operator": "Exists"}]},
+    ],
+)
+def test_a_second_budget_for_the_same_pods_is_told_with_what_it_does(selector: Document) -> None:
+    finding = only(with_budgets(budget("theirs", selector)))
+    assert (finding.severity, finding.anchor) == (Severity.WARNING, "two-disruption-budgets")
+    assert "(theirs)" in finding.message
+    assert finding.commands == ("kubectl -n ns delete poddisruptionbudget theirs",)
+    assert wrong(with_budgets(budget("theirs", selector), asked=False)) == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        budget("none", None),
+        budget("elsewhere", {}, namespace="shop"),
+        budget("others", {"matchLabels": {"app": "db"}}),
+        budget("unread", {"matchExpressions": [{"key": "app", "operator": "Odd"}]}),
+    ],
+)
+def test_a_budget_for_other_pods_is_none_of_the_doctors_business(other: Document) -> None:
+    assert wrong(with_budgets(other)) == []

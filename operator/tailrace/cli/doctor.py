@@ -55,8 +55,8 @@ def doctor(
 ) -> None:
     """Check an installation and say what to mend, with the command for it. It changes nothing.
 
-    Looks at the API server, the definition, the operator's rights, Deployment, Services and Lease, and at every
-    InferenceServer and its pods. What each finding means is in docs/troubleshooting.md.
+    Looks at the API server, the definition, the operator's rights, Deployment, Services, Lease and webhook, and at
+    every InferenceServer, its pods and budgets. What each finding means is in docs/troubleshooting.md.
 
     Exit codes: 0 all is well, 1 there is something to mend, 2 the cluster or a router could not be reached.
     """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tailrace.kube.doctor import definition, installation, permissions, pods, servers
+from tailrace.kube.doctor import budgets, definition, installation, permissions, pods, servers, webhook
 from tailrace.kube.doctor.findings import Finding, Findings, Severity
 from tailrace.kube.doctor.routers import Router, router
 from tailrace.kube.doctor.seen import Part, Seen, account_of
@@ -42,10 +42,12 @@ CHECKS: Final = (
     _row(installation.admin_endpoints, Part.SERVICES, Part.SLICES),
     _row(installation.gate_routers, Part.DEPLOYMENT, Part.SERVICES),
     _row(installation.lease, Part.LEASE),
+    _row(webhook.webhook, Part.DEPLOYMENT, Part.SERVICES, Part.SLICES, Part.WEBHOOKS, Part.SECRETS),
     _row(servers.conditions, Part.SERVERS),
     _row(servers.ambiguous, Part.SERVERS),
     _row(servers.model, Part.SERVERS),
     _row(servers.full, Part.SERVERS),
+    _row(budgets.budgets, Part.SERVERS, Part.PODS, Part.BUDGETS),
     _row(pods.silent_gates, Part.SERVERS, Part.PODS),
     _row(pods.unmarked, Part.SERVERS, Part.PODS),
     _row(pods.overdue, Part.PODS),

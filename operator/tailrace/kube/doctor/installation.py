@@ -159,8 +159,7 @@ def admin_endpoints(seen: Seen) -> Findings:
     name = f"{seen.look.name}-admin"
     if name not in seen.services:
         return
-    mine = [piece for piece in seen.slices if objects.labels(piece).get("kubernetes.io/service-name") == name]
-    addresses = sum(len(endpoint.get("addresses") or ()) for piece in mine for endpoint in piece.get("endpoints") or ())
+    addresses = seen.addresses(name)
     if addresses:
         yield well("admin-endpoints", name, f"Service {name} leads to the routers; addresses: {addresses}.")
         return

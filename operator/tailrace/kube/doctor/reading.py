@@ -11,12 +11,14 @@ from tailrace.api import names
 from tailrace.kube import objects
 from tailrace.kube.client import Api, ApiError, Document, Resource
 from tailrace.kube.doctor.rights import Question, questions, review
-from tailrace.kube.doctor.seen import Look, Part, Seen, account_of, lease_name, watched
+from tailrace.kube.doctor.seen import KEY, Look, Part, Seen, account_of, lease_name, setting, watched, webhook_secret
 
 CRDS: Final = Resource("apiextensions.k8s.io", "v1", Part.CRD.value, namespaced=False)
 ACCOUNTS: Final = Resource("", "v1", Part.ACCOUNTS.value)
 SERVICES: Final = Resource("", "v1", Part.SERVICES.value)
 SLICES: Final = Resource("discovery.k8s.io", "v1", Part.SLICES.value)
+WEBHOOKS: Final = Resource("admissionregistration.k8s.io", "v1", Part.WEBHOOKS.value, namespaced=False)
+SECRETS: Final = Resource("", "v1", Part.SECRETS.value)
 AT_ONCE: Final = 8
 
 T = TypeVar("T")
@@ -30,6 +32,7 @@ async def read(api: Api, look: Look, now: float) -> Seen:
     deployment = await reader.one(Part.DEPLOYMENT, objects.DEPLOYMENTS, home, look.name)
     served = watched(deployment)
     where = look.only or served
+    secret = webhook_secret(deployment)
     account, lease = account_of(look, deployment), lease_name(look, deployment)
     return Seen(
         look=look,
@@ -44,6 +47,9 @@ async def read(api: Api, look: Look, now: float) -> Seen:
         servers=await reader.all(Part.SERVERS, objects.SERVERS, where),
         pods=await reader.all(Part.PODS, objects.PODS, where),
         nodes=_by_name(await reader.all(Part.NODES, objects.NODES, ())),
+        budgets=await reader.all(Part.BUDGETS, objects.BUDGETS, where),
+        webhooks=await reader.all(Part.WEBHOOKS, WEBHOOKS, ()) if setting(deployment, "WEBHOOK_CERTIFICATES") else (),
+        secret=_keyless(await reader.one(Part.SECRETS, SECRETS, home, secret)) if secret else None,
         may=await reader.rights(account, questions(home, served)),
         denied=reader.denied,
     )
@@ -51,6 +57,14 @@ async def read(api: Api, look: Look, now: float) -> Seen:
 
 def _by_name(documents: Iterable[Document]) -> dict[str, Document]:
     return {objects.name(document): document for document in documents}
+
+
+def _keyless(secret: Document | None) -> Document | None:
+    """Return the Secret without what nobody must see; that it is there is all that matters."""
+    if secret is None:
+        return None
+    data = secret.get("data") or {}
+    return secret | {"data": {name: text for name, text in data.items() if name != KEY} | {KEY: bool(data.get(KEY))}}
 
 
 class _Reader:

@@ -13,6 +13,7 @@ from tailrace.kube.doctor.rights import Question
 
 HELM: Final = "Helm"
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+KEY: Final = "tls.key"
 RELEASE_NAME: Final = "meta.helm.sh/release-name"
 RELEASE_NAMESPACE: Final = "meta.helm.sh/release-namespace"
 
@@ -29,6 +30,9 @@ class Part(StrEnum):
     SERVERS = "inferenceservers"
     PODS = "pods"
     NODES = "nodes"
+    BUDGETS = "poddisruptionbudgets"
+    WEBHOOKS = "mutatingwebhookconfigurations"
+    SECRETS = "secrets"
     REVIEWS = "subjectaccessreviews"
 
 
@@ -49,7 +53,11 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What was read, once. ``denied`` are parts that may not be read, with what the API server said."""
+    """What was read, once. ``denied`` are parts that may not be read, with what the API server said.
+
+    ``secret`` is the one with the certificate of the webhook, without its key; it and ``webhooks`` are read where the
+    webhook is on.
+    """
 
     look: Look
     now: float
@@ -63,6 +71,9 @@ class Seen:
     servers: Sequence[Document] = ()
     pods: Sequence[Document] = ()
     nodes: Mapping[str, Document] = field(default_factory=dict)
+    budgets: Sequence[Document] = ()
+    webhooks: Sequence[Document] = ()
+    secret: Document | None = None
     may: Mapping[Question, bool] = field(default_factory=dict)
     denied: Mapping[Part, str] = field(default_factory=dict)
 
@@ -78,6 +89,12 @@ class Seen:
     def admin_address(self) -> str:
         """Return where gates should call: the headless Service of the installation."""
         return f"{self.look.name}-admin.{self.look.namespace}.svc:9090"
+
+    def addresses(self, service: str) -> int:
+        """Return to how many addresses that are ready a Service of the installation leads."""
+        mine = [one for one in self.slices if objects.labels(one).get("kubernetes.io/service-name") == service]
+        ends = [end for one in mine for end in one.get("endpoints") or ()]
+        return sum(len(end.get("addresses") or ()) for end in ends if _is_ready(end))
 
     def watched(self) -> tuple[str, ...]:
         """Return the namespaces that are looked at; none means all."""
@@ -126,6 +143,23 @@ def helm_release(document: Document | None) -> tuple[str, str] | None:
         return None
     noted = objects.annotations(document)
     return noted.get(RELEASE_NAME, ""), noted.get(RELEASE_NAMESPACE, "")
+
+
+def webhook_secret(deployment: Document | None) -> str | None:
+    """Return the name of the Secret with the webhook's certificate; None where it is off, or comes from elsewhere."""
+    folder = setting(deployment, "WEBHOOK_CERTIFICATES")
+    mounts = [
+        mount for each in _pod_spec(deployment).get("containers") or () for mount in each.get("volumeMounts") or ()
+    ]
+    volumes = {mount.get("name") for mount in mounts if folder and mount.get("mountPath") == folder}
+    secrets = [
+        volume.get("secret") for volume in _pod_spec(deployment).get("volumes") or () if volume.get("name") in volumes
+    ]
+    return next((str(secret["secretName"]) for secret in secrets if secret), None)
+
+
+def _is_ready(end: Document) -> bool:
+    return (end.get("conditions") or {}).get("ready") is not False
 
 
 def _pod_spec(deployment: Document | None) -> Document:

@@ -1,0 +1,121 @@
+"""Is the admission webhook, where it is on, asked and able to answer? Pure."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+from tailrace.kube.client import Document
+from tailrace.kube.doctor.certificates import certificates, ends_at
+from tailrace.kube.doctor.findings import Finding, Findings, Severity, well
+from tailrace.kube.doctor.installation import install_commands
+from tailrace.kube.doctor.seen import KEY, Seen, webhook_secret
+
+WEBHOOK: Final = "pods.tailrace.dev"
+SOON_SECONDS: Final = 7 * 86400.0
+"""How long before its end a certificate is called out: whoever renews it should have done so by then."""
+
+_UNINJECTED: Final = "new pods of a selector get no drain gate, and nobody is told"
+
+
+def webhook(seen: Seen) -> Findings:
+    """Yield whether the API server calls the webhook, trusts its certificate, and reaches a replica."""
+    if not seen.setting("WEBHOOK_CERTIFICATES"):
+        return
+    found = [*_asked(seen), *_certified(seen), *_reached(seen)]
+    yield from found
+    if not found:
+        yield well("webhook", seen.home, "The webhook is registered, its certificate is valid and replicas serve it.")
+
+
+def _registered(seen: Seen) -> Iterator[Document]:
+    """Yield what the API server was told of this installation's webhook."""
+    for configuration in seen.webhooks:
+        for each in configuration.get("webhooks") or ():
+            service = (each.get("clientConfig") or {}).get("service") or {}
+            if each.get("name") == WEBHOOK and service.get("namespace") == seen.look.namespace:
+                yield each
+
+
+def _asked(seen: Seen) -> Findings:
+    if not any(_registered(seen)):
+        yield _problem(
+            seen,
+            f"No MutatingWebhookConfiguration calls the webhook of {seen.home}, though it is on: {_UNINJECTED}.",
+            "Install it again; or turn the webhook off.",
+            install_commands(seen),
+            "webhook-not-registered",
+        )
+
+
+def _certified(seen: Seen) -> Findings:
+    name = webhook_secret(seen.deployment)
+    if name is None:
+        return
+    wrong = _what_is_wrong(seen, (seen.secret or {}).get("data") or {})
+    if wrong:
+        where = f"-n {seen.look.namespace}"
+        yield _problem(
+            seen,
+            f"Secret {seen.look.namespace}/{name} of the webhook {wrong}: {_UNINJECTED}.",
+            "Have it renewed by whoever makes it. The chart makes a new one when it is gone, and tells the API server.",
+            (f"kubectl {where} delete secret {name}", *install_commands(seen)),
+            "webhook-certificate",
+        )
+
+
+def _what_is_wrong(seen: Seen, data: Document) -> str:
+    """Return what is wrong with the Secret in words, empty for nothing."""
+    if not data.get("tls.crt") or not data.get(KEY):
+        return "does not exist or lacks tls.crt or tls.key"
+    try:
+        ends = ends_at(_text(data["tls.crt"]))
+        mistrusted = any(_mistrusts(each, data) for each in _registered(seen))
+    except ValueError as error:
+        return f"can't be read ({error})"
+    if ends < seen.now + SOON_SECONDS:
+        tense = "ended" if ends < seen.now else "ends soon,"
+        return f"has a certificate that {tense} {datetime.fromtimestamp(ends, UTC):%Y-%m-%d %H:%M} UTC"
+    return "was not made by the authority in caBundle of the MutatingWebhookConfiguration" if mistrusted else ""
+
+
+def _mistrusts(registered: Document, data: Document) -> bool:
+    """Whether the API server holds another authority than the Secret names; what neither says can't be told."""
+    bundle, authority = (registered.get("clientConfig") or {}).get("caBundle"), data.get("ca.crt")
+    return bool(bundle and authority and not certificates(_text(bundle)) & certificates(_text(authority)))
+
+
+def _text(encoded: str) -> str:
+    return base64.b64decode(encoded).decode("ascii")
+
+
+def _reached(seen: Seen) -> Findings:
+    for each in _registered(seen):
+        name = str(each["clientConfig"]["service"].get("name"))
+        if name in seen.services and seen.addresses(name):
+            continue
+        yield _problem(
+            seen,
+            f"Service {seen.look.namespace}/{name} of the webhook {_why_unreached(seen, name)}: {_UNINJECTED}.",
+            "See that the Service exists, and that replicas are ready.",
+            (f"kubectl -n {seen.look.namespace} get service,endpointslices,pods", *install_commands(seen)),
+            "webhook-leads-nowhere",
+        )
+
+
+def _why_unreached(seen: Seen, name: str) -> str:
+    return "leads to no replica that is ready" if name in seen.services else "does not exist"
+
+
+def _problem(seen: Seen, message: str, advice: str, commands: tuple[str, ...], anchor: str) -> Finding:
+    return Finding(
+        severity=Severity.WARNING,
+        check="webhook",
+        about=seen.home,
+        message=message,
+        advice=advice,
+        commands=commands,
+        anchor=anchor,
+    )

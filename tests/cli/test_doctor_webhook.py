@@ -1,0 +1,149 @@
+"""What the doctor says of the admission webhook."""
+
+import base64
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from tests.cli.installations import HOME, NOW, deployment, only, sound, wrong
+
+from tailrace.kube.doctor.certificates import certificates, ends_at
+from tailrace.kube.doctor.examination import examine
+from tailrace.kube.doctor.reading import _keyless
+from tailrace.kube.doctor.seen import Part, Seen, webhook_secret
+from tailrace.kube.doctor.webhook import SOON_SECONDS
+
+Document = dict[str, Any]
+FOLDER = "/var/run/secrets/tailrace-webhook"
+SECRET = NAME = "tailrace-webhook"
+YEAR = 365 * 86400
+
+
+def certificate(ends: float, name: str = "webhook") -> str:
+    """Return a certificate that ends then; a new key, and so another certificate, each time."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    last = datetime.fromtimestamp(ends, UTC)
+    made = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(last - timedelta(days=30)).not_valid_after(last)
+    return made.sign(key, SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+AUTHORITY, SERVING = certificate(NOW + YEAR, "ca"), certificate(NOW + YEAR)
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def secret(**data: str) -> Document:
+    told = {"ca.crt": AUTHORITY, "tls.crt": SERVING, "tls.key": "key"} | data
+    made = {"metadata": {"name": SECRET}, "data": {name: encoded(text) for name, text in told.items()}}
+    kept = _keyless(made)
+    assert kept is not None
+    return kept
+
+
+def configuration(authority: str = AUTHORITY, namespace: str = HOME) -> Document:
+    service = {"name": NAME, "namespace": namespace, "path": "/pods"}
+    called = {"name": "pods.tailrace.dev", "clientConfig": {"service": service, "caBundle": encoded(authority)}}
+    return {"metadata": {"name": f"{namespace}-tailrace"}, "webhooks": [called]}
+
+
+def installed(**changed: Any) -> Seen:  # noqa: ANN401 - whatever Seen holds
+    """Return a sound installation with the webhook on."""
+    plain = sound(deployment=deployment(env={"WEBHOOK_CERTIFICATES": FOLDER}))
+    assert plain.deployment is not None
+    pod = plain.deployment["spec"]["template"]["spec"]
+    pod["containers"][0].setdefault("volumeMounts", []).append({"name": "hook", "mountPath": FOLDER})
+    pod.setdefault("volumes", []).append({"name": "hook", "secret": {"secretName": SECRET}})
+    ends = {"metadata": {"labels": {"kubernetes.io/service-name": NAME}}, "endpoints": [{"addresses": ["10.0.0.9"]}]}
+    services = {**plain.services, NAME: {"metadata": {"name": NAME}}}
+    seen = replace(plain, services=services, slices=[*plain.slices, ends], webhooks=[configuration()], secret=secret())
+    return replace(seen, **changed)
+
+
+def test_a_webhook_that_is_off_is_not_looked_at() -> None:
+    assert [finding for finding in examine(sound()) if finding.check == "webhook"] == []
+    assert webhook_secret(sound().deployment) is None
+
+
+def test_a_webhook_that_is_well_is_said_to_be() -> None:
+    assert wrong(installed()) == []
+    assert [finding.about for finding in examine(installed()) if finding.check == "webhook"] == [f"{HOME}/tailrace"]
+    assert webhook_secret(installed().deployment) == SECRET
+
+
+@pytest.mark.parametrize("told", [[], [configuration(namespace="elsewhere")], [{"webhooks": [{"name": "other"}]}]])
+def test_a_webhook_that_nobody_calls_is_told(told: list[Document]) -> None:
+    finding = only(installed(webhooks=told))
+    assert finding.anchor == "webhook-not-registered"
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: None, "does not exist or lacks tls.crt or tls.key"),
+        (lambda: secret(**{"tls.key": ""}), "does not exist or lacks tls.crt or tls.key"),
+        (lambda: secret(**{"tls.crt": "nonsense"}), "can't be read"),
+        (lambda: secret(**{"tls.crt": certificate(NOW - 60)}), "has a certificate that ended 2026-01-01 23:59 UTC"),
+        (lambda: secret(**{"tls.crt": certificate(NOW + 86400)}), "has a certificate that ends soon, 2026-01-03 00:00"),
+        (lambda: secret(**{"ca.crt": certificate(NOW + YEAR)}), "was not made by the authority in caBundle"),
+    ],
+)
+def test_a_certificate_that_the_api_server_will_not_take_is_told_with_why(
+    made: Callable[[], Document | None], said: str
+) -> None:
+    finding = only(installed(secret=made()))
+    assert finding.anchor == "webhook-certificate"
+    assert f"Secret {HOME}/{SECRET} of the webhook {said}" in finding.message
+    assert finding.commands[0] == f"kubectl -n {HOME} delete secret {SECRET}"
+
+
+def test_an_authority_that_is_one_of_several_is_trusted() -> None:
+    assert wrong(installed(webhooks=[configuration(certificate(NOW + YEAR) + AUTHORITY)])) == []
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_service_without_a_ready_replica_is_told(ready: bool) -> None:
+    found = installed()
+    ends = {
+        "metadata": {"labels": {"kubernetes.io/service-name": NAME}},
+        "endpoints": [{"addresses": ["10.0.0.9"], "conditions": {"ready": ready}}],
+    }
+    told = wrong(replace(found, slices=[found.slices[0], ends]))
+    assert [finding.anchor for finding in told] == ([] if ready else ["webhook-leads-nowhere"])
+
+
+def test_a_service_that_is_missing_is_told() -> None:
+    finding = only(installed(services={name: each for name, each in installed().services.items() if name != NAME}))
+    assert finding.anchor == "webhook-leads-nowhere"
+    assert "does not exist" in finding.message
+
+
+def test_without_the_right_to_read_the_secret_nothing_is_guessed() -> None:
+    told = wrong(installed(secret=None, denied={Part.SECRETS: "no"}))
+    assert [finding.anchor for finding in told] == ["not-allowed-to-look"]
+
+
+def test_the_key_of_a_secret_is_not_kept() -> None:
+    assert secret()["data"]["tls.key"] is True
+    assert _keyless(None) is None
+
+
+@pytest.mark.parametrize("ends", [NOW, NOW + SOON_SECONDS, 4102444800.0])  # the last one is of 2100, written otherwise
+def test_the_end_of_a_certificate_is_read_from_its_bytes(ends: float) -> None:
+    assert ends_at(certificate(ends) + AUTHORITY) == ends
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----"])
+def test_what_is_no_certificate_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        ends_at(text)
+    assert len(certificates(AUTHORITY + SERVING)) == 2
