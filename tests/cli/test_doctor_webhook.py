@@ -7,21 +7,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from tests.cli.installations import HOME, NOW, deployment, only, sound, wrong
+from tests.cli.installations import HELM, HOME, NOW, ROOT, deployment, only, sound, wrong
 
 from tailrace.kube.doctor.certificates import certificates, ends_at
 from tailrace.kube.doctor.examination import examine
 from tailrace.kube.doctor.reading import _keyless
-from tailrace.kube.doctor.seen import Part, Seen, webhook_secret
-from tailrace.kube.doctor.webhook import SOON_SECONDS
+from tailrace.kube.doctor.seen import Look, Part, Seen, webhook_secret
+from tailrace.kube.doctor.webhook import SOON_SECONDS, webhook
 
 Document = dict[str, Any]
 FOLDER = "/var/run/secrets/tailrace-webhook"
 SECRET = NAME = "tailrace-webhook"
+GOLDENS = ROOT / "tests" / "charts" / "goldens"
 YEAR = 365 * 86400
 
 
@@ -103,7 +105,29 @@ def test_a_certificate_that_the_api_server_will_not_take_is_told_with_why(
     finding = only(installed(secret=made()))
     assert finding.anchor == "webhook-certificate"
     assert f"Secret {HOME}/{SECRET} of the webhook {said}" in finding.message
-    assert finding.commands[0] == f"kubectl -n {HOME} delete secret {SECRET}"
+    assert "delete" not in " ".join(finding.commands)
+
+
+def test_a_secret_of_the_chart_is_made_anew_and_no_other_is_deleted() -> None:
+    ended = secret(**{"tls.crt": certificate(NOW - 60)})
+    assert only(installed(secret=ended)).commands == (f"kubectl -n {HOME} describe secret {SECRET}",)
+    plain = installed()
+    assert plain.deployment is not None
+    helms = plain.deployment | {"metadata": HELM}
+    commands = only(replace(plain, deployment=helms, secret=ended | {"metadata": HELM})).commands
+    assert commands[0] == f"kubectl -n {HOME} delete secret {SECRET}"
+    assert commands[1].startswith("helm upgrade rel ")
+
+
+@pytest.mark.parametrize(("release", "name"), [("exposed", "router"), ("namespaced", "tailrace")])
+def test_what_the_chart_renders_is_recognized(release: str, name: str) -> None:
+    rendered = [each for each in yaml.safe_load_all((GOLDENS / f"{release}.yaml").read_text()) if each]
+    (deployed,) = (each for each in rendered if each["kind"] == "Deployment")
+    hooks = [each for each in rendered if each["kind"] == "MutatingWebhookConfiguration"]
+    look = Look(deployed["metadata"]["namespace"], name)
+    found = list(webhook(Seen(look=look, now=NOW, deployment=deployed, webhooks=hooks)))
+    assert [finding.anchor for finding in found] == ["webhook-certificate", "webhook-leads-nowhere"]
+    assert f"{look.namespace}/{name}-webhook of the webhook does not exist" in found[1].message
 
 
 def test_an_authority_that_is_one_of_several_is_trusted() -> None:

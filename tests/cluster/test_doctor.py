@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import subprocess
@@ -13,11 +14,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tests.cluster.certs import write_certificates
 from tests.cluster.clusters import Cluster
 from tests.cluster.load import Load
 from tests.cluster.ports import free_ports
 from tests.cluster.replica import ROOT, Replica, install
-from tests.cluster.servers import MODEL, Servers, eventually
+from tests.cluster.servers import MODEL, Servers, eventually, inference_server, model_server_template
 
 pytestmark = pytest.mark.cluster
 
@@ -252,6 +254,78 @@ def test_a_router_that_does_not_answer_is_exit_code_2_after_all_else_was_said(do
     assert said.returncode == 2
     assert "ServiceAccount tailrace-system/tailrace has all" in said.stdout
     assert f"http://127.0.0.1:{port} can't be asked" in said.stdout
+
+
+def test_a_second_budget_is_told_and_gone_by_the_command(doctor: Doctor, servers: Servers, namespace: str) -> None:
+    labels = {"tailrace.dev/server": "alpha", "app": "llm"}
+    pod: Document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one", "labels": labels}}
+    pod["spec"] = {"schedulerName": "nobody", "containers": [{"name": "main", "image": "none"}]}
+    theirs: Document = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "theirs"}}
+    theirs["spec"] = {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "llm"}}}
+    asked = inference_server("alpha", model_server_template(servers.log), disruptionBudget={"maxUnavailable": 1})
+    servers.apply(asked, pod, theirs)
+    (finding,) = doctor.wrong("budgets")
+    assert finding["about"] == f"{namespace}/alpha"
+    doctor.mend(finding["commands"][0])
+    assert doctor.wrong("budgets") == []
+
+
+def test_a_webhook_is_looked_at_from_its_registration_to_its_secret(
+    deployed: Cluster, doctor: Doctor, tmp_path: Path
+) -> None:
+    deployed.kubectl("-n", SYSTEM, "patch", "deployment/tailrace", "-p", json.dumps(WEBHOOK_ON))
+    anchors = [finding["page"].partition("#")[2] for finding in doctor.wrong("webhook")]
+    assert anchors == ["webhook-not-registered", "webhook-certificate"]
+    made = write_certificates(tmp_path / "certificates", ["127.0.0.1"])
+    files = (f"--from-file={name}={path}" for name, path in (("tls.crt", made.server), ("tls.key", made.server_key)))
+    deployed.kubectl("-n", SYSTEM, "create", "secret", "generic", "hook", f"--from-file=ca.crt={made.ca}", *files)
+    deployed.apply(_registered(made.ca))
+    try:
+        (finding,) = doctor.wrong("webhook")
+        assert finding["message"].startswith(f"Service {SYSTEM}/tailrace-webhook of the webhook does not exist")
+    finally:
+        deployed.kubectl("delete", "mutatingwebhookconfiguration/tailrace-test-doctor")
+        deployed.kubectl("-n", SYSTEM, "delete", "secret/hook")
+
+
+WEBHOOK_ON = {
+    "spec": {
+        "template": {
+            "spec": {
+                "containers": [
+                    {
+                        "name": "tailrace",
+                        "env": [{"name": "TAILRACE_WEBHOOK_CERTIFICATES", "value": "/hook"}],
+                        "volumeMounts": [{"name": "hook", "mountPath": "/hook"}],
+                    }
+                ],
+                "volumes": [{"name": "hook", "secret": {"secretName": "hook"}}],
+            }
+        }
+    }
+}
+
+
+def _registered(authority: Path) -> Document:
+    """Return the webhook as the chart registers it, for pods of no namespace."""
+    hook = {
+        "name": "pods.tailrace.dev",
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "failurePolicy": "Ignore",
+        "clientConfig": {
+            "service": {"name": "tailrace-webhook", "namespace": SYSTEM, "path": "/pods"},
+            "caBundle": base64.b64encode(authority.read_bytes()).decode(),
+        },
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "tailrace-test-nowhere"}},
+    }
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": "tailrace-test-doctor"},
+        "webhooks": [hook],
+    }
 
 
 def test_who_may_not_look_is_told_what_was_not_checked(installed: Cluster, doctor: Doctor) -> None:

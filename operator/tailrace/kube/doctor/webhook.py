@@ -11,7 +11,7 @@ from tailrace.kube.client import Document
 from tailrace.kube.doctor.certificates import certificates, ends_at
 from tailrace.kube.doctor.findings import Finding, Findings, Severity, well
 from tailrace.kube.doctor.installation import install_commands
-from tailrace.kube.doctor.seen import KEY, Seen, webhook_secret
+from tailrace.kube.doctor.seen import KEY, Seen, helm_release, webhook_secret
 
 WEBHOOK: Final = "pods.tailrace.dev"
 SOON_SECONDS: Final = 7 * 86400.0
@@ -32,10 +32,11 @@ def webhook(seen: Seen) -> Findings:
 
 def _registered(seen: Seen) -> Iterator[Document]:
     """Yield what the API server was told of this installation's webhook."""
+    mine = {"namespace": seen.look.namespace, "name": f"{seen.look.name}-webhook"}
     for configuration in seen.webhooks:
         for each in configuration.get("webhooks") or ():
             service = (each.get("clientConfig") or {}).get("service") or {}
-            if each.get("name") == WEBHOOK and service.get("namespace") == seen.look.namespace:
+            if each.get("name") == WEBHOOK and mine.items() <= service.items():
                 yield each
 
 
@@ -56,14 +57,23 @@ def _certified(seen: Seen) -> Findings:
         return
     wrong = _what_is_wrong(seen, (seen.secret or {}).get("data") or {})
     if wrong:
-        where = f"-n {seen.look.namespace}"
         yield _problem(
             seen,
             f"Secret {seen.look.namespace}/{name} of the webhook {wrong}: {_UNINJECTED}.",
-            "Have it renewed by whoever makes it. The chart makes a new one when it is gone, and tells the API server.",
-            (f"kubectl {where} delete secret {name}", *install_commands(seen)),
+            "Have it renewed by whoever makes it: cert-manager, you, or the chart, which makes one when there is none.",
+            _renewal(seen, name),
             "webhook-certificate",
         )
+
+
+def _renewal(seen: Seen, name: str) -> tuple[str, ...]:
+    """Return what has the chart make the Secret anew; one that somebody else made is only shown."""
+    secret = f"-n {seen.look.namespace} {{}} secret {name}"
+    if seen.secret is None:
+        return install_commands(seen)
+    if helm_release(seen.secret) is None:
+        return (f"kubectl {secret.format('describe')}",)
+    return (f"kubectl {secret.format('delete')}", *install_commands(seen))
 
 
 def _what_is_wrong(seen: Seen, data: Document) -> str:
