@@ -9,6 +9,8 @@ import signal
 import sys
 import time
 import urllib.request
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from openai import AsyncOpenAI
@@ -22,9 +24,13 @@ WORKDIR = ROOT / ".tailrace" / "demo"
 DOCUMENTS = ROOT / "examples" / "02-cluster" / "inferenceservers.yaml"
 SERVERS = ("demo-h100", "demo-t4")
 MODEL = "demo"
+LONG_REQUESTS, LONG_TOKENS = 4, 6000
 CLIENTS = 16
 STEADY_SECONDS = 2.0
 ROLLOUT_SECONDS = 180.0
+GOODBYE = """
+The cluster is gone again. To try things on it yourself, run `make demo` on a terminal: it stays up until Ctrl-C.
+Without a cluster: `.venv/bin/tailrace serve -f examples/01-serve/servers.yaml`; on your own: see README.md."""
 
 
 class Story:
@@ -60,6 +66,8 @@ def main() -> None:
             lost = asyncio.run(_tell(story, cluster, replica))
             if stay:
                 _invite(cluster, replica)
+    if not stay:
+        print(GOODBYE, flush=True)
     sys.exit(1 if lost else 0)
 
 
@@ -71,6 +79,8 @@ async def _tell(story: Story, cluster: EmbeddedCluster, replica: Replica) -> int
     story.show(cluster.kubectl("get", "isvr").stdout)
     story.say("a streamed answer, by the official openai client through the proxy:")
     await _stream(replica)
+    story.say(f"{LONG_REQUESTS} prompts of about {LONG_TOKENS} tokens, which need 80 GB of GPU memory or more:")
+    story.show(await _send_long_prompts(replica))
     story.say("an ingress asks /route where a request should go:")
     story.show(_ask_route(replica))
     return await _roll_out(story, cluster, replica)
@@ -91,6 +101,20 @@ async def _stream(replica: Replica) -> None:
             for choice in chunk.choices:
                 print(choice.delta.content or "", end="", flush=True)
         print(flush=True)
+
+
+async def _send_long_prompts(replica: Replica) -> str:
+    """Return which pods answered, and what kept the others from being asked."""
+    prompt = "word " * (LONG_TOKENS * 4 // len("word "))
+    async with AsyncOpenAI(base_url=f"{replica.proxy}/v1", api_key="none", max_retries=0) as client:
+        ask = partial(client.completions.with_raw_response.create, model=MODEL, prompt=prompt, max_tokens=5)
+        answers = await asyncio.gather(*(ask() for _ in range(LONG_REQUESTS)))
+    served = Counter(answer.headers["x-gateway-destination-endpoint"] for answer in answers)
+    pods = {pod["address"]: pod for pod in replica.get("/endpoints")["endpoints"]}
+    lines = [f"{n} answered by {pods[at]['name']} ({pods[at]['gpuMemoryGB']} GB)" for at, n in served.items()]
+    candidates = replica.get(f"/debug/pick?model={MODEL}&tokens={LONG_TOKENS}")["candidates"]
+    lines += [f"not {each['name']}: {'; '.join(each['against'])}" for each in candidates if each["against"]]
+    return "\n".join(lines)
 
 
 def _ask_route(replica: Replica) -> str:
@@ -150,6 +174,7 @@ The cluster stays up until Ctrl-C. In another shell:
   curl {replica.proxy}/v1/chat/completions -d '{{"model": "demo", "stream": true, "max_tokens": 50,
        "messages": [{{"role": "user", "content": "hello"}}]}}'
   .venv/bin/tailrace status --admin {replica.admin}
+  .venv/bin/tailrace explain demo --tokens 6000 --admin {replica.admin}
   curl {replica.admin}/metrics
 """,
         flush=True,
