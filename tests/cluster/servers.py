@@ -52,13 +52,23 @@ def inference_server(name: str, template: Document | None = None, **spec: Any) -
     }
 
 
+POLL_SECONDS = 0.1
+
+
 def eventually(check: Callable[[], Any], *, seconds: float = 30.0, what: str = "") -> Any:  # noqa: ANN401
-    """Return the first true answer of `check`; after `seconds` fail with the last one."""
+    """Return the first true answer of `check`; after `seconds` fail with the last one.
+
+    Between two checks it sleeps for twice as long as one takes: a check is mostly a program that is started, and what
+    is waited for needs the core, too.
+    """
     deadline = time.monotonic() + seconds
-    while not (answer := check()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what or check} (last: {answer!r})"
-        time.sleep(0.1)
-    return answer
+    while True:
+        began = time.monotonic()
+        if answer := check():
+            return answer
+        now = time.monotonic()
+        assert now < deadline, f"not within {seconds:g} s: {what or check} (last: {answer!r})"
+        time.sleep(max(POLL_SECONDS, 2 * (now - began)))
 
 
 class Servers:

@@ -15,7 +15,7 @@ from tests.cluster.load import Load
 from tests.cluster.servers import Document, Servers, eventually
 
 OURS = "tailrace.dev/drain"
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.2
 
 
 @dataclass

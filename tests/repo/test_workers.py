@@ -4,44 +4,39 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
+import pytest
 from tests.repo.tree import ROOT
 
-SOURCE = "import time\ndef test_one(): time.sleep(0.1)\ndef test_two(): time.sleep(0.1)\n"
+SOURCE = "def test_one(): pass\ndef test_two(): pass\n"
+FILES = ("app/test_a", "cluster/test_a", "cluster/test_b", "core/test_a", "faults/test_a", "node/test_a", "node/test_b")
 
 
-def who_ran_what(folder: Path, files: list[str]) -> list[tuple[str, str]]:
-    """Run a tree of tests by two workers; return worker and test in the order of their ends."""
-    for name in files:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(SOURCE)
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
+    """Run a tree of tests by two workers; return worker and file of each test, each worker's in its order."""
+    folder = tmp_path_factory.mktemp("tree")
+    for name in FILES:
+        (folder / f"tests/{name}.py").parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"tests/{name}.py").write_text(SOURCE)
     command = [sys.executable, "-m", "pytest", "-v", "-p", "tests.repo.workers", "-p", "no:cacheprovider"]
-    command += [
-        "--import-mode=importlib",
-        "-n2",
-        "--no-loadscope-reorder",
-        "-c",
-        os.devnull,
-        "--rootdir",
-        str(folder),
-        "tests",
-    ]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    return re.findall(r"\[(gw\d)\] .* PASSED (\S+)", result.stdout)
+    command += ["--import-mode=importlib", "-n2", "--no-loadscope-reorder", "-c", os.devnull]
+    result = subprocess.run(
+        [*command, f"--rootdir={folder}", "tests"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return re.findall(r"\[(gw\d)\] .* PASSED tests/(\S+)\.py::", result.stdout)
 
 
-def test_a_folder_that_shares_a_cluster_has_one_worker(tmp_path: Path) -> None:
-    files = [f"tests/{name}.py" for name in ("node/test_a", "node/test_b", "core/test_a", "core/test_b", "core/test_c")]
-    ran = who_ran_what(tmp_path, files)
-    assert len(ran) == 10
-    assert len({worker for worker, test in ran if test.startswith("tests/node/")}) == 1
-    assert len({worker for worker, _ in ran}) == 2
+def test_a_folder_that_shares_a_cluster_has_one_worker(ran: list[tuple[str, str]]) -> None:
+    assert len(ran) == 2 * len(FILES)
+    assert len({worker for worker, name in ran if name.startswith("node/")}) == 1
 
 
-def test_what_takes_long_is_begun_first(tmp_path: Path) -> None:
-    ran = who_ran_what(tmp_path, [f"tests/{name}/test_it.py" for name in ("app", "cluster", "core", "faults", "node")])
-    begun = [test for _, test in ran if test.endswith("one")]
-    assert {"tests/node/test_it.py::test_one", "tests/faults/test_it.py::test_one"} == set(begun[:2])
-    assert begun[2] == "tests/cluster/test_it.py::test_one"
+def test_what_takes_long_is_begun_first(ran: list[tuple[str, str]]) -> None:
+    first = dict(reversed(ran))  # by worker
+    assert set(first.values()) == {"node/test_a", "faults/test_a"}
