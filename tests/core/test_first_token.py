@@ -105,7 +105,7 @@ def prompt_of(request: Request) -> int:
 
 
 def estimate(notes: Prefills, of: Endpoint, request: Request) -> float:
-    """Return the documented cost."""
+    """Return the documented cost before any time has passed."""
     tokens = of.meter.pending + UNCACHED_WEIGHT * notes.uncached(of, request, prompt_of(request))
     return tokens / notes.speed(of, 0.0) + LOAD_SECONDS * of.in_flight / of.capacity
 
@@ -127,6 +127,33 @@ def test_a_prompt_goes_where_its_beginning_is_remembered_until_that_is_too_busy(
     for _ in range(3):
         home.meter.pending += 8192
     assert send(made, asks(8192, chain), 1.0)[0] is not home
+
+
+def test_a_prompt_counts_less_the_longer_it_has_been_read() -> None:
+    one, other = endpoint("one", 64, 80, 0), endpoint("other", 64, 80, 1)
+    made = pool(one, other, strategy=STRATEGY)
+    for each in (one, other):
+        settled(made, each, 8000.0)
+    assert send(made, asks(8000), 0.0)[0] is one
+    assert send(made, asks(4000), 0.8)[0] is other
+    assert made.pick(1, request=asks(1000), now=0.8) is one, "1,600 tokens are left there, and all 4,000 here"
+
+
+def test_engines_read_one_prompt_after_the_other() -> None:
+    one = endpoint("one", 64)
+    made = pool(one, strategy=STRATEGY)
+    first, second = send(made, asks(8000)), send(made, asks(4000))
+    left = one.meter.left
+    assert [left(8000.0, now) for now in (0.0, 0.5, 1.0, 9.0)] == [12_000, 8000, 4000, 4000], "it answers late"
+    first[1].began(1.5, ok=True)
+    assert [left(8000.0, now) for now in (1.5, 1.75, 2.0, 9.0)] == [4000, 2000, 0, 0]
+    assert left(8000.0, 1.4) == 4000, "a clock may be behind"
+    third = send(made, asks(4000), 2.0)
+    end(second, 2.0)
+    assert [left(8000.0, now) for now in (2.0, 2.25)] == [4000, 2000]
+    end(third, 3.0)
+    end(first, 3.0)
+    assert left(8000.0, 9.0) == 0
 
 
 def test_what_would_be_computed_anew_counts_more_than_what_is_pending() -> None:
@@ -251,6 +278,42 @@ def test_a_prompt_of_which_no_first_byte_will_tell_counts_as_read_when_it_should
         assert one.meter.pending == pending
     end(first, 10.0)
     end(second, 10.0)
+
+
+def test_a_prompt_that_waits_for_half_of_another_should_have_been_read_so_much_earlier() -> None:
+    one = endpoint("one", 64)
+    made = pool(one, strategy=STRATEGY)
+    settled(made, one, 1000.0)
+    for prompt, now in ((3000, 0.0), (2000, 2.0)):
+        send(made, asks(prompt, leased=True), now)
+    for now, pending in ((2.9, 5001), (4.9, 2002), (5.1, 3)):
+        send(made, asks(1), now)
+        assert one.meter.pending == pending
+
+
+def test_a_turn_that_was_noticed_late_does_not_come_before_the_one_that_was_seen() -> None:
+    one = endpoint("one", 64)
+    made = pool(one, strategy=STRATEGY)
+    settled(made, one, 1000.0)
+    silent, seen, last = (send(made, asks(1000, leased=leased)) for leased in (True, False, False))
+    seen[1].began(2.0, ok=True)
+    send(made, asks(1), 3.0)
+    assert silent[1].endpoint.meter.pending == 1001
+    assert one.meter.left(1000.0, 2.5) == 501, "the last one since 2, though the first was over at 1"
+    end(last, 4.0)
+
+
+@pytest.mark.parametrize("looked", [True, False])
+def test_it_does_not_matter_whether_somebody_looked_when_a_prompt_was_due(looked: bool) -> None:
+    one = endpoint("one", 64)
+    made = pool(one, strategy=STRATEGY)
+    settled(made, one, 1000.0)
+    first = send(made, asks(1000, leased=True))
+    send(made, asks(2000))
+    if looked:
+        made.pick(1, request=asks(1), now=1.0)
+    end(first, 2.0)
+    assert one.meter.left(1000.0, 2.0) == pytest.approx(1000, rel=0.01)
 
 
 @pytest.mark.parametrize(("cached", "fewer"), [(0, True), (768, False), (640, False), (384, True), (None, False)])

@@ -130,11 +130,12 @@ def _finish(pool: Pool, endpoint: Endpoint, request: Request, now: float) -> Par
 
 def _first_token(pool: Pool, endpoint: Endpoint, request: Request, now: float) -> Parts:
     notes = cast("Prefills", pool.notes)
+    speed = notes.speed(endpoint, now)
     return {
         "score": _seconds(pool, endpoint, request, now),
-        "pendingTokens": float(endpoint.meter.pending),
+        "pendingTokens": endpoint.meter.left(speed, now),
         "uncachedTokens": float(notes.uncached(endpoint, request, notes.lengths.of(request)[0])),
-        "prefillTokensPerSecond": notes.speed(endpoint, now),
+        "prefillTokensPerSecond": speed,
         "loadRatio": endpoint.in_flight / endpoint.capacity,
         "kvSeconds": kv_seconds(endpoint, pool.settings.max_kv_usage),
     }

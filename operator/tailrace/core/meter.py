@@ -6,6 +6,7 @@ whichever pool a request came through; what is learnt of a model's requests belo
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from tailrace.core.learn import Mean, Quantile, Ratio, Speed
@@ -34,7 +35,19 @@ class Meter:
     not come; ``prefill`` is their speed, and ``began_at`` when the last first byte came.
     """
 
-    __slots__ = ("_seen_at", "began_at", "mean", "p95", "pending", "prefill", "seconds", "slowness", "tokens")
+    __slots__ = (
+        "_prompts",
+        "_seen_at",
+        "_turned_at",
+        "began_at",
+        "mean",
+        "p95",
+        "pending",
+        "prefill",
+        "seconds",
+        "slowness",
+        "tokens",
+    )
 
     def __init__(self) -> None:
         self.tokens = 0
@@ -46,6 +59,26 @@ class Meter:
         self.prefill = Speed()
         self.began_at = 0.0
         self._seen_at = 0.0
+        self._prompts: OrderedDict[Work, int] = OrderedDict()
+        self._turned_at = 0.0
+
+    def wait(self, work: Work, tokens: int) -> None:
+        """Note a prompt of so many tokens behind those that are pending."""
+        self._prompts[work] = tokens
+        self.pending += tokens
+
+    def settle(self, work: Work, now: float) -> None:
+        """Count a prompt that was noted as read, and the engine as being at the next one from now on."""
+        self.pending -= self._prompts.pop(work)
+        self._turned_at = max(self._turned_at, now)
+
+    def left(self, speed: float, now: float) -> float:
+        """Return the pending tokens without those that should have been read by now of the prompt whose turn it is."""
+        if not self._prompts:
+            return float(self.pending)
+        work, tokens = next(iter(self._prompts.items()))
+        since = max(self._turned_at, work.opened_at)
+        return self.pending - min(tokens, speed * max(0.0, now - since))
 
     def slowness_at(self, now: float) -> float:
         """Return the slowness as believed now: what is not seen again fades, or who was slow once would stay it."""

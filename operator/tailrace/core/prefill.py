@@ -9,7 +9,7 @@ pending the engine computes, so tokens done over that time is its speed.
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from math import log2
+from math import inf, log2
 
 from tailrace.core.endpoint import Endpoint
 from tailrace.core.enginescores import kv_seconds
@@ -44,7 +44,7 @@ CLASSES_PER_DOUBLING = 2
 class PrefillWork(Work):
     """A prompt on its way: ``uncached`` tokens are pending at its endpoint until its first byte."""
 
-    __slots__ = ("believed", "pending", "prefills", "uncached")
+    __slots__ = ("believed", "due", "pending", "prefills", "uncached")
 
     def __init__(self, endpoint: Endpoint, notes: Prefills, request: Request, opened_at: float) -> None:
         super().__init__(endpoint, notes, request, opened_at)
@@ -52,13 +52,14 @@ class PrefillWork(Work):
         self.believed = notes.believed(endpoint, request)
         self.uncached = _uncached(self.prompt, self.believed, request)
         self.pending = True
-        endpoint.meter.pending += self.uncached
+        self.due = inf
+        endpoint.meter.wait(self, self.uncached)
 
     def began(self, now: float, *, ok: bool) -> None:
         """Learn the speed from the first byte of an answer that is streamed; an error took no computing."""
         if ok and self.pending and not _is_silent(self.request):
             self._learn(now)
-        self.settle()
+        self.settle(now)
 
     def _learn(self, now: float) -> None:
         meter = self.endpoint.meter
@@ -67,16 +68,16 @@ class PrefillWork(Work):
             self.prefills.learn_speed(self.endpoint, self.uncached, max(now - since, 0.0), now)
         meter.began_at = now
 
-    def settle(self) -> None:
-        """Count the prompt as read."""
+    def settle(self, now: float) -> None:
+        """Count the prompt as read, since it was due if that was before."""
         if self.pending:
             self.pending = False
-            self.endpoint.meter.pending -= self.uncached
+            self.endpoint.meter.settle(self, min(now, self.due))
             self.endpoint.refresh()
 
     def end(self, outcome: Outcome, usage: Usage | None, now: float) -> None:
         """Take it off the endpoint's account, and learn what the endpoint had forgotten."""
-        self.settle()
+        self.settle(now)
         traits = self.request.traits
         if usage is not None and usage.cached_tokens is not None and traits is not None and usage.prompt_tokens:
             real = usage.cached_tokens * len(traits.chain) // usage.prompt_tokens
@@ -136,7 +137,7 @@ class Prefills(Notes):
     def tick(self, now: float) -> None:
         """Count prompts as read whose time has come and of which no first byte will tell."""
         while self._silent and self._silent[0][0] <= now:
-            heappop(self._silent)[2].settle()
+            heappop(self._silent)[2].settle(now)
 
     def share(self, pools: int) -> None:
         """Note an equal part of the blocks that may be noted in all."""
@@ -148,8 +149,9 @@ class Prefills(Notes):
 
     def _expect(self, work: PrefillWork, now: float) -> None:
         self._sequence += 1
-        seconds = work.endpoint.meter.pending / self.speed(work.endpoint, now)
-        heappush(self._silent, (now + seconds, self._sequence, work))
+        speed = self.speed(work.endpoint, now)
+        work.due = now + work.endpoint.meter.left(speed, now) / speed
+        heappush(self._silent, (work.due, self._sequence, work))
 
 
 def _uncached(prompt: int, blocks: int, request: Request) -> int:
@@ -179,9 +181,9 @@ def score_first_token(notes: Prefills, ties: Ties, max_kv_usage: float, request:
     prompt, _ = notes.lengths.of(request)
 
     def first_token(endpoint: Endpoint) -> int:
-        meter = endpoint.meter
-        tokens = meter.pending + UNCACHED_WEIGHT * notes.uncached(endpoint, request, prompt)
-        seconds = tokens / notes.speed(endpoint, now)
+        speed = notes.speed(endpoint, now)
+        tokens = endpoint.meter.left(speed, now) + UNCACHED_WEIGHT * notes.uncached(endpoint, request, prompt)
+        seconds = tokens / speed
         seconds += LOAD_SECONDS * endpoint.in_flight / endpoint.capacity
         seconds += kv_seconds(endpoint, max_kv_usage)
         return ties.order(int(STEPS_PER_SECOND * seconds), endpoint)
