@@ -141,3 +141,24 @@ def stepped(arrivals: list[Arrival], hardware: Hardware) -> list[tuple[float, fl
         engine.submit(sequence, arrival.at)
     run_until(1e9)
     return [(each[0], each[-1]) for each in times.values()]
+
+
+@pytest.mark.parametrize("slots", [1000, 3])
+def test_it_can_be_said_when_a_first_token_will_come_if_nothing_is_sent_later(slots: int) -> None:
+    rng = Random(1)
+    engine = Engine(Hardware(slots=slots, prefill=1000.0, speed=0.5), BLOCK)
+    now, said = 0.0, []
+    for number in range(60):
+        now += rng.expovariate(1.0)
+        while engine.next_event() <= now:
+            engine.advance(engine.next_event())
+        chain = (*range(rng.randrange(8)), 100 + number)
+        job = Job(number, Arrival(now, len(chain) * BLOCK + rng.randrange(BLOCK), 30, chain), now)
+        said.append((job, engine.first_token_at(job.arrival, now)))
+        engine.submit(job, now)
+    while engine.next_event() < inf:
+        engine.advance(engine.next_event())
+    # A later request shares the batch, and an earlier one may give its slot a little later for that.
+    assert [first(job) for job, _ in said] == pytest.approx([at for _, at in said], abs=0.0 if slots > 3 else 0.3)
+    assert max(at - job.sent_at for job, at in said) > 1.5, "some had to wait"
+    assert sum(job.cached > 0 for job, _ in said) > 20

@@ -3,7 +3,14 @@
 from random import Random
 
 from tailrace.simulate.engine import Engine, Hardware, Job
-from tailrace.simulate.peers import BlockCosts, BoundedHash, CacheAware, CacheAwareLeastLoaded, WeightedScorers
+from tailrace.simulate.peers import (
+    BlockCosts,
+    BoundedHash,
+    CacheAware,
+    CacheAwareLeastLoaded,
+    Oracle,
+    WeightedScorers,
+)
 from tailrace.simulate.trace import Arrival
 
 BLOCK = 128
@@ -93,3 +100,19 @@ def test_block_costs_add_prompts_under_way_what_is_not_cached_and_what_decodes()
     fleet[other].submit(Job(0, prompt(*range(50, 80)), 0.0), 0.0)
     fleet[other].advance(fleet[other].next_event())
     assert rule(prompt(*range(50, 80)), fleet) == other, "the engine tells that its cache has them"
+
+
+def test_the_oracle_picks_whoever_answers_first() -> None:
+    rule, fleet = Oracle(3, BLOCK, Random(0)), engines(0, 0, 0)
+    assert {rule(prompt(1, 2), fleet) for _ in range(50)} == {0, 1, 2}
+    fleet[0].submit(Job(0, Arrival(0.0, 8000, 10), 0.0), 0.0)
+    fleet[1].submit(Job(1, Arrival(0.0, 4000, 10), 0.0), 0.0)
+    fleet[2].submit(Job(2, Arrival(0.0, 4000, 10), 0.0), 0.4)
+    assert rule(prompt(1, 2), fleet, 0.4) == 1
+    assert rule(prompt(*range(80)), fleet, 0.4) == 1
+    fleet[0].submit(Job(3, prompt(*range(80)), 0.0), 0.4)
+    assert rule(prompt(*range(80)), fleet, 0.4) == 1
+    fleet[1].submit(Job(4, Arrival(0.0, 8000, 10), 0.0), 0.4)
+    assert rule(prompt(*range(80)), fleet, 0.4) == 2, "sooner computed here than remembered there"
+    fleet[2].submit(Job(5, Arrival(0.0, 13_000, 10), 0.0), 0.4)
+    assert rule(prompt(*range(80)), fleet, 0.4) == 0, "what is on its way will be remembered"

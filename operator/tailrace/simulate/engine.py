@@ -11,6 +11,8 @@ the same rate, which falls as the batch grows. So a request costs a few events i
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Collection
+from copy import copy
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import inf
@@ -91,6 +93,19 @@ class Engine:
         """Return how many blocks of a chain, from its beginning, the prefix cache holds."""
         return self._match(chain)
 
+    def first_token_at(self, arrival: Arrival, now: float) -> float:
+        """Return when the first token of a request comes that is sent now, if nothing is sent after it."""
+        if self._waiting or not self._has_room(arrival):
+            return self._tried(arrival, now)
+        at, known = now, set[int]()
+        if self._prefilling is not None:
+            at = self._prefill_ends
+            known.update(self._prefilling.arrival.chain)
+        for ahead in (*(job.arrival for job in self._to_prefill), arrival):
+            at += self._uncached(ahead, known) / (self.hardware.prefill * self.hardware.speed)
+            known.update(ahead.chain)
+        return at + self.hardware.base / self.hardware.speed
+
     def slow_down(self, hardware: Hardware, now: float) -> None:
         """Go on with other hardware; what is being computed is finished at the old speed."""
         self._flow(now)
@@ -124,6 +139,16 @@ class Engine:
         self._admit(now)
         return happened
 
+    def _tried(self, arrival: Arrival, now: float) -> float:
+        """Return the same by going on in a copy. What it writes into jobs is written again when it has come."""
+        trial, job = copy(self), Job(-1, arrival, now)
+        for name in ("_cache", "_waiting", "_to_prefill", "_first", "_decoding"):
+            setattr(trial, name, copy(getattr(self, name)))
+        trial.submit(job, now)
+        while job.first_at is None:
+            trial.advance(trial.next_event())
+        return job.first_at
+
     def _flow(self, now: float) -> None:
         self._tokens += max(0.0, now - self._at) * self._rate()
         self._at = max(now, self._at)
@@ -147,8 +172,8 @@ class Engine:
         return self._slots < self.hardware.slots and (fits or not self._slots)
 
     def _start_prefill(self, job: Job, now: float) -> None:
-        job.cached = min(self._match(job.arrival.chain) * self._block_tokens, job.arrival.prompt - 1)
-        uncached = job.arrival.prompt - job.cached
+        uncached = self._uncached(job.arrival)
+        job.cached = job.arrival.prompt - uncached
         self._prefilling = job
         self._prompts += job.arrival.prompt
         self._prefill_ends = now + uncached / (self.hardware.prefill * self.hardware.speed)
@@ -175,9 +200,13 @@ class Engine:
         self._prompts -= job.arrival.prompt
         happened.append(Happened(job, ended=True))
 
-    def _match(self, chain: tuple[int, ...]) -> int:
+    def _uncached(self, arrival: Arrival, known: Collection[int] = ()) -> int:
+        """Return the tokens to be computed, at least the last one; blocks that are ``known`` will be cached by then."""
+        return arrival.prompt - min(self._match(arrival.chain, known) * self._block_tokens, arrival.prompt - 1)
+
+    def _match(self, chain: tuple[int, ...], known: Collection[int] = ()) -> int:
         for depth, block in enumerate(chain):
-            if block not in self._cache:
+            if block not in self._cache and block not in known:
                 return depth
         return len(chain)
 

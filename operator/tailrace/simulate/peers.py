@@ -198,6 +198,20 @@ class BlockCosts(_Unmoved):
                 del active[block]
 
 
+class Oracle(_Unmoved):
+    """Nobody's rule: the engine where this request's first token comes earliest, ties by chance.
+
+    It knows queues, slots and caches of the engines as they are, and how long answers will be: what no router can know,
+    so what is between it and a strategy is left to gain. What a pick does to whoever comes next counts for nothing.
+    """
+
+    def __call__(self, arrival: Arrival, engines: Sequence[Engine], now: float = 0.0) -> int:
+        """Return the engine that answers first."""
+        times = [engine.first_token_at(arrival, now) for engine in engines]
+        first = min(times)
+        return self._rng.choice([number for number, time in enumerate(times) if time <= first + 1e-9])
+
+
 def _remember(known: OrderedDict[int, None], chain: tuple[int, ...], most: int) -> None:
     """Note blocks as the latest; the first of a chain is the last to go."""
     for block in reversed(chain):
@@ -220,6 +234,7 @@ def _hash(text: str) -> int:
 
 PEERS: dict[str, Callable[[int, int, Random], Rule]] = {
     "random": AtRandom,
+    "oracle": Oracle,
     "kubeai-prefix-hash": BoundedHash,
     "sglang-cache-aware": CacheAware,
     "smg-cache-aware": CacheAwareLeastLoaded,
