@@ -3,10 +3,12 @@
 Every cell is five runs on requests that differ; all strategies run on the same ones, by seeds that nothing was chosen
 by. Recorded traces are taken from `--traces FOLDER` (default ../shared/data/traces, and left out where there are none);
 each run gets a fifth of them. Options: `--fleet`, `--load`, `--requests` (a name) narrow the grid, `--seeds N`,
-`--first-seed N`, `--workers N` processes side by side. `--add` keeps cells of the last results that are not run again.
+`--first-seed N`, `--workers N` processes side by side. `--add` keeps cells of the last results that are not run again,
+`--only NAME` runs that strategy and keeps the others' figures (the last results must be of the same seeds).
 
-A cell compares the TTFT p99 of LeastEstimatedTTFT with that of the best peer, run by run: below 1 it is better. Floor
-is what the same comparison would give to somebody with one cache that forgets nothing and no queue at all.
+A cell compares the TTFT p99 of LeastEstimatedTTFT with that of the best peer, run by run: below 1 it is better. Oracle
+is the same for somebody who knows the engines' queues and caches as they are, and floor for somebody with one cache
+that forgets nothing and no queue at all.
 Written besides: results/strategies.json, with every figure, and results/strategies.md.
 """
 
@@ -18,7 +20,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -43,6 +45,9 @@ PEERS = (
     "llm-d-scorers",
     "dynamo-kv",
 )
+ORACLE = "oracle"
+"""Nobody's rule, and no peer: how far a choice of pods gets that is made with all there is to know of them."""
+EVERYBODY = (OURS, *PEERS, ORACLE)
 LOADS = (0.7, 1.0, 1.3)
 SECONDS = 240.0
 RATES = {"no-sharing": 16.0, "system-prompt": 28.0, "hot-prefix": 28.0, "bursts": 16.0, "sessions": 18.0}
@@ -62,7 +67,7 @@ BETTER = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One run of every strategy: which requests, of which seed, on which fleet, at which load."""
+    """One run of strategies: which requests, of which seed, on which fleet, at which load."""
 
     requests: str
     fleet: str
@@ -71,6 +76,7 @@ class Task:
     part: int
     parts: int
     folder: str
+    names: tuple[str, ...] = EVERYBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +99,17 @@ class Cell:
         pairs = zip(self.figures[OURS], self.figures[name], strict=True)
         return estimate([ours.ttft99 / theirs.ttft99 for ours, theirs in pairs])
 
+    def oracle(self) -> float:
+        """Return the oracle's p99, divided by the best peer's."""
+        return self._against_best([each.ttft99 for each in self.figures[ORACLE]])
+
     def floor(self) -> float:
         """Return the least p99 that anybody could have, divided by the best peer's."""
+        return self._against_best(self.floors)
+
+    def _against_best(self, p99s: Sequence[float]) -> float:
         theirs = self.figures[self.best]
-        return estimate([floor / each.ttft99 for floor, each in zip(self.floors, theirs, strict=True)]).mean
+        return estimate([p99 / each.ttft99 for p99, each in zip(p99s, theirs, strict=True)]).mean
 
     def has_to_be_better(self) -> bool:
         """Whether this is one of the settings in which a tenth is asked for."""
@@ -132,9 +145,9 @@ def requests(task: Task) -> Trace:
 
 
 def run(task: Task) -> tuple[dict[str, Figures], float]:
-    """Run every strategy on the requests of a task; with the least p99 that there can be."""
+    """Run the strategies on the requests of a task; with the least p99 that there can be."""
     trace, fleet = requests(task), FLEETS[task.fleet][0]
-    found = {name: figures(simulate(trace, fleet, name, seed=task.seed, capacity=CAPACITY)) for name in (OURS, *PEERS)}
+    found = {name: figures(simulate(trace, fleet, name, seed=task.seed, capacity=CAPACITY)) for name in task.names}
     return found, quantile(least_ttfts(trace, fleet), 0.99)
 
 
@@ -143,8 +156,9 @@ def tasks(options: argparse.Namespace) -> list[Task]:
     folder = options.traces
     kept = [name for name, file in RECORDED.items() if (folder / file).exists()]
     names = options.requests or [*RATES, *kept]
+    who = tuple(options.only or EVERYBODY)
     return [
-        Task(name, fleet, load, options.first_seed + part, part, options.seeds, str(folder))
+        Task(name, fleet, load, options.first_seed + part, part, options.seeds, str(folder), who)
         for fleet in options.fleet or FLEETS
         for load in options.load or LOADS
         for name in names
@@ -168,29 +182,32 @@ def cells(wanted: Sequence[Task], workers: int) -> Iterator[Cell]:
 
 def line(cell: Cell) -> list[str]:
     """Return the columns of a cell: everybody's p99, then the comparisons."""
-    p99s = (estimate([each.ttft99 for each in cell.figures[name]]) for name in (OURS, *PEERS))
+    p99s = (estimate([each.ttft99 for each in cell.figures[name]]) for name in EVERYBODY)
     best, least = cell.ratio(cell.best), cell.ratio("LeastRequests")
     return [
         f"{cell.requests} {cell.fleet} {cell.load:g}",
         *(f"{p99.mean:.2f} ±{p99.within:.2f}" for p99 in p99s),
         f"{best.mean:.2f} ±{best.within:.2f} {cell.best}",
         f"{least.mean:.2f} ±{least.within:.2f}",
+        f"{cell.oracle():.2f}",
         f"{cell.floor():.2f}",
         cell.verdict() + (" (asked)" if cell.has_to_be_better() else ""),
     ]
 
 
-HEAD = ["requests, fleet, load", OURS, *PEERS, "against the best", "against LeastRequests", "floor", "verdict"]
+COMPARED = ["against the best", "against LeastRequests", "oracle against the best", "floor", "verdict"]
+HEAD = ["requests, fleet, load", *EVERYBODY, *COMPARED]
 
 
 def summary(found: Sequence[Cell]) -> list[str]:
-    """Return the table of docs/simulator.md: p99, against the best peer, and the floor, for each fleet.
+    """Return the table of docs/simulator.md: p99, against the best peer, oracle and floor, for each fleet.
 
     Bold is better by a tenth; what is level or worse says so.
     """
     at = {(cell.requests, cell.load, cell.fleet): cell for cell in found}
     settings = dict.fromkeys((cell.requests, cell.load) for cell in found)
-    rows = [["requests", "load"] + [f"{fleet}{what}" for fleet in FLEETS for what in (": p99 s", ", ratio", ", floor")]]
+    columns = (": p99 s", ", ratio", ", oracle", ", floor")
+    rows = [["requests", "load"] + [f"{fleet}{what}" for fleet in FLEETS for what in columns]]
     rows.append(["---"] * len(rows[0]))
     for requests_of, load in settings:
         cells_of = [part for fleet in FLEETS for part in _parts(at[requests_of, load, fleet])]
@@ -202,7 +219,7 @@ def _parts(cell: Cell) -> list[str]:
     p99, ratio, verdict = estimate([each.ttft99 for each in cell.figures[OURS]]), cell.ratio(cell.best), cell.verdict()
     shown = f"{ratio.mean:.2f} ±{ratio.within:.2f}"
     words = {"tenth": f"**{shown}**", "better": shown}.get(verdict, f"{shown} ({verdict})")
-    return [f"{p99.mean:.2f}", f"{words} {cell.best}", f"{cell.floor():.2f}"]
+    return [f"{p99.mean:.2f}", f"{words} {cell.best}", f"{cell.oracle():.2f}", f"{cell.floor():.2f}"]
 
 
 def rounded(value: object) -> object:
@@ -227,6 +244,13 @@ def in_order(found: Sequence[Cell]) -> list[Cell]:
     return [latest[key] for key in sorted(latest)]
 
 
+def completed(cell: Cell, last: Sequence[Cell]) -> Cell:
+    """Return the cell with the figures of those who did not run this time, as they are in the last results."""
+    setting = (cell.requests, cell.fleet, cell.load)
+    figures_then = next((each.figures for each in last if (each.requests, each.fleet, each.load) == setting), {})
+    return replace(cell, figures=figures_then | cell.figures)
+
+
 def write(done: Sequence[Cell]) -> None:
     """Write the results for programs and for people."""
     RESULTS.mkdir(exist_ok=True)
@@ -248,11 +272,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--first-seed", type=int, default=1000, help="seeds below were used to choose constants")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--add", action="store_true")
+    parser.add_argument("--only", action="append", choices=EVERYBODY)
     options = parser.parse_args(arguments)
-    done = kept() if options.add else []
-    for cell in cells(tasks(options), options.workers):
-        name, ours, *_, best, least, floor, verdict = line(cell)
-        print(f"{name:<26}{ours:>14}  {best:<32}{least:<13}{floor:<6}{verdict}", flush=True)
+    last = kept() if options.add or options.only else []
+    done = [cell for cell in last if cell.figures.keys() >= set(EVERYBODY)]
+    for found in cells(tasks(options), options.workers):
+        cell = completed(found, last)
+        name, ours, *_, best, least, oracle, floor, verdict = line(cell)
+        print(f"{name:<26}{ours:>14}  {best:<32}{least:<13}{oracle:<6}{floor:<6}{verdict}", flush=True)
         done = in_order([*done, cell])
         write(done)
     whole = len(done) == len(FLEETS) * len({(cell.requests, cell.load) for cell in done})
