@@ -1,6 +1,7 @@
 """Rules for every test."""
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.repo.skips import pytest_make_collect_report, pytest_runtest_makereport
 from tests.repo.workers import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
@@ -10,6 +11,10 @@ __all__ = [
     "pytest_runtest_makereport",
     "pytest_xdist_make_scheduler",
 ]
+
+# A busy machine is slow, not wrong.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -26,7 +26,7 @@ def replica(installed: Cluster, namespace: str) -> Iterator[Replica]:
 
 
 class Deletions:
-    """What was in flight at each pod at the moment it was first seen deleting: a proof needs at least one stream."""
+    """What was in flight at each pod at the moment it was first seen deleting, or gone: a proof needs a stream."""
 
     def __init__(self, servers: Servers, load: Load) -> None:
         self._servers = servers
@@ -37,8 +37,11 @@ class Deletions:
     async def watch(self) -> None:
         """Follow the pods until cancelled. The count is taken from the poll before, when the pod still was whole."""
         while True:
-            for pod in await asyncio.to_thread(self._servers.pods):
+            pods = await asyncio.to_thread(self._servers.pods)
+            for pod in pods:
                 self._note(pod)
+            for uid in self._before.keys() - {pod["metadata"]["uid"] for pod in pods}:
+                self.at_deletion.setdefault(uid, self._before[uid])
             await asyncio.sleep(0.1)
 
     async def seen(self, number: int) -> None:

@@ -114,4 +114,4 @@ class BalancerMachine(RuleBasedStateMachine):
 
 
 TestBalancer = BalancerMachine.TestCase
-TestBalancer.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBalancer.settings = settings(max_examples=60, stateful_step_count=40)

@@ -115,7 +115,7 @@ def picked(explanation: Explanation) -> str | None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shapes=SHAPES, steps=STEPS, hard=st.booleans())
 def test_the_pick_that_follows_is_the_one_explained_by_chance_too(
     strategy: str, shapes: list[tuple[int, int]], steps: list[tuple[str, int]], *, hard: bool
@@ -130,7 +130,7 @@ def test_the_pick_that_follows_is_the_one_explained_by_chance_too(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shapes=SHAPES, steps=STEPS, asked=st.lists(st.integers(0, 10**6), min_size=1, max_size=4))
 def test_explaining_changes_nothing(
     strategy: str, shapes: list[tuple[int, int]], steps: list[tuple[str, int]], asked: list[int]

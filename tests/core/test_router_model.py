@@ -461,4 +461,4 @@ class RouterMachine(RuleBasedStateMachine):
 
 
 TestRouter = RouterMachine.TestCase
-TestRouter.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+TestRouter.settings = settings(max_examples=80, stateful_step_count=50)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.http.estimate import estimate
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 CHAT = {"messages": [{"role": "user", "content": "x" * 400}]}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:" + "x" * 100_000}}
 
@@ -57,7 +56,6 @@ JSON = st.recursive(
 )
 
 
-@unhurried
 @given(st.dictionaries(st.sampled_from(["messages", "prompt", "input", "max_tokens", "instructions"]), JSON))
 def test_no_document_breaks_the_estimate(document: dict[str, Any]) -> None:
     assert tokens(document) >= 1

@@ -6,13 +6,12 @@ import json
 from contextlib import suppress
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.http.errors import DoorError
 from tailrace.http.rewrite import MAX_FIELDS, replace_model
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ["model", '"model":', '"model": "x"', "\\", '\\"', "{", "}", "[", "]", ",", ":", "\n"]
 )
@@ -49,7 +48,6 @@ def _key(draw: st.DrawFn, key: str) -> bytes:
     return json.dumps(key, ensure_ascii=draw(st.booleans())).encode()
 
 
-@unhurried
 @given(written(), TEXT)
 def test_the_outermost_models_change_and_no_other_byte_does(
     document: tuple[list[tuple[str, object]], list[bytes]], name: str
@@ -59,14 +57,12 @@ def test_the_outermost_models_change_and_no_other_byte_does(
     assert replace_model(b"".join(parts), name) == b"".join(changed)
 
 
-@unhurried
 @given(DOCUMENT, TEXT)
 def test_the_result_parses_to_the_same_with_the_new_model(document: dict[str, object], name: str) -> None:
     document = {**document, "model": "old"}
     assert json.loads(replace_model(json.dumps(document).encode(), name)) == {**document, "model": name}
 
 
-@unhurried
 @given(st.binary(max_size=40) | st.builds(lambda d, n: json.dumps(d).encode()[:n], VALUE, st.integers(0, 60)))
 def test_what_is_no_json_object_raises_value_error_or_nothing(document: bytes) -> None:
     with suppress(ValueError):

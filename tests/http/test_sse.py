@@ -5,16 +5,14 @@ from __future__ import annotations
 from functools import reduce
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.http.sse import event_ended, last_event, tail
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 STREAM = st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"a", b"data: x"]), max_size=8).map(b"".join)
 
 
-@unhurried
 @given(st.lists(st.binary(min_size=1, max_size=6), max_size=8))
 def test_the_tail_is_the_end_of_the_stream_however_it_is_cut(chunks: list[bytes]) -> None:
     assert reduce(tail, chunks, b"") == b"".join(chunks)[-4:]
@@ -34,7 +32,6 @@ def test_a_stream_in_which_nothing_came_is_between_events() -> None:
     assert event_ended(b"")
 
 
-@unhurried
 @given(STREAM)
 def test_the_error_is_an_event_of_its_own_after_any_stream(before: bytes) -> None:
     after = before + last_event(before[-4:], b'{"error":1}')

@@ -117,9 +117,19 @@ async def release(cluster: ApiServer) -> list[str]:
     """Let a new leader see the pod as deleted and release it; return the Events about pods since the beginning."""
     async with world(cluster) as here:
         here.see(pod(**DELETED))
+        begun = len(cluster.calls)
         here.leader.desire(Desired((RELEASE,), ()))
-        await asyncio.sleep(0.3)
+        await eventually(lambda: len(cluster.calls) > begun)
+        await quiet(cluster)
         return here.events()
+
+
+async def quiet(cluster: ApiServer) -> None:
+    """Return when nothing has been asked for a moment."""
+    seen = -1
+    while seen != len(cluster.calls):
+        seen = len(cluster.calls)
+        await asyncio.sleep(0.3)
 
 
 async def test_a_new_leader_does_not_tell_again_of_a_drain_that_another_has_ended(cluster: ApiServer) -> None:

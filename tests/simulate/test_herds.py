@@ -18,7 +18,7 @@ def loads(run: Run) -> list[float]:
     return [run.places.count(pod) * run.engines / len(run.places) for pod in range(run.engines)]
 
 
-@settings(max_examples=15, derandomize=True, deadline=None)
+@settings(max_examples=15, derandomize=True)
 @given(st.sampled_from(sorted(RATES)), st.integers(2, 40), st.sampled_from([1, 4, 16, 64]), st.integers(0, 1000))
 def test_no_pod_gets_twice_the_mean_or_next_to_nothing(workload: str, pods: int, routers: int, seed: int) -> None:
     trace = generate(workload, seed, seconds=30, rate=RATES[workload] * pods)
