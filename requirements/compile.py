@@ -19,7 +19,6 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 CORE = "tailrace/core"
 INTERPRETED = {
-    "balancer.py": "the public class says itself what is wrong with a value; compiled code would raise TypeError first",
     "model.py": "frozen values, which cross the pipe to the Kubernetes side: compiled ones cannot be pickled",
     "policy.py": "frozen values",
     "router.py": "tests take its rules away one by one, and a compiled method cannot be replaced",
@@ -28,9 +27,16 @@ INTERPRETED = {
     "exchange.py": "frozen values",
     "explain.py": "for people",
 }
+CHECKS_ITSELF = "balancer.py"
+"""The public class says itself what is wrong with a value; compiled code would raise its own TypeError first."""
 _CLASS = re.compile(r"^((?:@.*\n)*class \w+(?!.*(?:Enum|NamedTuple|Protocol)\)))", re.MULTILINE)
+_CONSTANT = re.compile(r"^(_?[A-Z][A-Z0-9_]*) = (?!\(.*\)$)", re.MULTILINE)
+"""Tuples aside: mypyc 2.4 takes one of floats for a constant that was never set."""
+_PUBLIC = re.compile(r"^    def [a-z].*$", re.MULTILINE)
+_ARGUMENT = re.compile(r": (?:int|str)\b")
 _IMPORTS = "from __future__ import annotations\n"
 _MARK = "@mypyc_attr(allow_interpreted_subclasses=True)\n"
+_FINAL_IMPORT = "from typing import Final as _Final\n"
 _MARK_IMPORT = (
     "from typing import TYPE_CHECKING as _checking\nif _checking:\n    from mypy_extensions import mypyc_attr\n"
 )
@@ -50,6 +56,24 @@ def storable(source: str) -> str:
     never calls it at all in 2.4.
     """
     return _CLASS.sub(_MARK + r"\1", source)
+
+
+def constant(source: str) -> str:
+    """Return the source with its constants marked as such: others are looked up by name at every use."""
+    return _CONSTANT.sub(r"\1: _Final = ", source)
+
+
+def unchecked(source: str) -> str:
+    """Return the source with arguments of public methods that compiled code takes as they come."""
+    return _PUBLIC.sub(lambda line: _ARGUMENT.sub(": Any", line[0]), source)
+
+
+def prepared(path: Path) -> str:
+    """Return what is compiled of a file."""
+    source = path.read_text()
+    if path.name == CHECKS_ITSELF:
+        source = unchecked(source)
+    return storable(constant(source)).replace(_IMPORTS, _IMPORTS + _FINAL_IMPORT + _MARK_IMPORT, 1)
 
 
 class CompileHook(BuildHookInterface[Any]):
@@ -87,8 +111,7 @@ def compile_in(folder: Path) -> None:
 
     paths = modules(folder / "tailrace")
     for path in paths:
-        source = path.read_text().replace(_IMPORTS, _IMPORTS + _MARK_IMPORT, 1)
-        path.write_text(storable(source))
+        path.write_text(prepared(path))
     names = [str(path.relative_to(folder)) for path in paths]
     extensions = mypycify(["--strict", *names], opt_level="3", group_name="tailrace")
     command = Distribution({"name": "tailrace", "ext_modules": extensions}).get_command_obj("build_ext")

@@ -6,7 +6,6 @@ from random import Random
 import pytest
 from tests.core.world import BOOT, ME, endpoint, pod, server
 
-from tailrace.core import sessions as module
 from tailrace.core.endpoint import Endpoint
 from tailrace.core.model import (
     EndpointGone,
@@ -173,9 +172,8 @@ def test_requests_without_a_session_go_to_the_least_loaded() -> None:
     assert {first.uid, second.uid} == {"p0", "p1"}
 
 
-def test_old_sessions_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST", 2)
-    notes = Sessions(TTL)
+def test_old_sessions_make_room() -> None:
+    notes = Sessions(TTL, most=2)
     one = endpoint("one")
     for number, name in enumerate("abc"):
         notes.open(one, asks(name), float(number))

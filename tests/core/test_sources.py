@@ -20,16 +20,16 @@ from tailrace.core.sources.rotation import RotationSource
 from tailrace.core.sources.sample import SampleSource
 from tailrace.core.sources.session import SessionSource
 from tailrace.core.sources.weighted import WeightedRotationSource
-from tailrace.core.strategies import by_load_ratio
+from tailrace.core.strategies import BY_LOAD_RATIO
 
 Make = Callable[[], Source]
 MAKERS: list[Make] = [
-    lambda: LeastSource(by_load_ratio),
+    lambda: LeastSource(BY_LOAD_RATIO),
     RotationSource,
     lambda: WeightedRotationSource(lambda each: each.added + 1),
     lambda: SampleSource(Random(1)),
-    lambda: ClassSource(lambda each: each.in_flight % 2, by_load_ratio),
-    lambda: SessionSource(Sessions(1.0), LeastSource(by_load_ratio), percent=125, hard=True),
+    lambda: ClassSource(lambda each: each.in_flight % 2, BY_LOAD_RATIO),
+    lambda: SessionSource(Sessions(1.0), LeastSource(BY_LOAD_RATIO), percent=125, hard=True),
 ]
 IDS = ["least", "rotation", "weighted", "sample", "classes", "session"]
 every_source = pytest.mark.parametrize("make", MAKERS, ids=IDS)
@@ -84,7 +84,7 @@ def test_the_first_offered_is_the_best_and_the_least_in_order(make: Make) -> Non
 
 
 def test_an_entry_that_was_mended_twice_to_the_same_place_is_offered_once() -> None:
-    source = LeastSource(by_load_ratio)
+    source = LeastSource(BY_LOAD_RATIO)
     a, b = endpoint("a", 4, 80, 0), endpoint("b", 4, 80, 1)
     b.in_flight = 3
     a.in_flight = 1
@@ -99,7 +99,7 @@ def test_an_entry_that_was_mended_twice_to_the_same_place_is_offered_once() -> N
 
 
 def test_the_heap_stays_bounded_though_old_entries_never_surface() -> None:
-    source = LeastSource(by_load_ratio)
+    source = LeastSource(BY_LOAD_RATIO)
     steady, busy = endpoint("steady", 4, 80, 0), endpoint("busy", 4, 80, 1)
     steady.in_flight = 2
     for _ in range(1000):
@@ -133,7 +133,7 @@ def test_chance_gives_every_order() -> None:
 
 
 def test_the_best_of_every_class_come_first() -> None:
-    source = ClassSource(lambda each: each.capacity, by_load_ratio)
+    source = ClassSource(lambda each: each.capacity, BY_LOAD_RATIO)
     all_of = [endpoint(f"e{n}", capacity, 80, n) for n, capacity in enumerate((2, 2, 4, 4, 4))]
     for each in all_of:
         source.update(each)

@@ -12,7 +12,7 @@ from tests.core.world import endpoint, pool
 from tailrace.core.endpoint import Endpoint, Event
 from tailrace.core.model import EndpointState
 from tailrace.core.pool import REFUSALS_BEFORE_SCAN, Pool
-from tailrace.core.strategies import STRATEGIES, by_load_ratio, strategy_named
+from tailrace.core.strategies import BY_LOAD_RATIO, STRATEGIES, strategy_named
 
 
 def exact_order(each: Endpoint) -> tuple[Fraction, Fraction, int, int]:
@@ -118,7 +118,7 @@ def test_power_of_two_choices_picks_the_less_loaded_of_two_distinct_samples(
             able, chosen = picked
             assert len(drawn) == min(2, len(able))
             # Never the worst of three or more: it would lose to any other sample.
-            worst = max(able, key=by_load_ratio, default=None)
+            worst = max(able, key=BY_LOAD_RATIO.of, default=None)
             assert len(able) < 2 or chosen is not worst
             play.take(chosen)
 
@@ -159,7 +159,7 @@ def test_the_load_ratio_orders_as_fractions_do(left: int, right: int, data: st.D
     a.in_flight, b.in_flight = data.draw(st.integers(0, left)), data.draw(st.integers(0, right))
     a.rank = b.rank = 0
     exact = Fraction(a.in_flight, left), Fraction(b.in_flight, right)
-    ratios = by_load_ratio(a), by_load_ratio(b)
+    ratios = BY_LOAD_RATIO.of(a), BY_LOAD_RATIO.of(b)
     assert (ratios[0] < ratios[1], ratios[0] == ratios[1]) == (exact[0] < exact[1], exact[0] == exact[1])
 
 
@@ -170,7 +170,7 @@ def test_the_load_ratio_keeps_the_order_of_all_neighbours_up_to_1000() -> None:
 
     def ratio(load: int, capacity: int) -> int:
         made.in_flight, made.capacity = load, capacity
-        return by_load_ratio(made)
+        return BY_LOAD_RATIO.of(made)
 
     a, b, c, d = 0, 1, 1, 1000
     before = ratio(a, b)
@@ -189,7 +189,7 @@ def test_equal_fractions_have_equal_ratios(load: int) -> None:
     values = set()
     for factor in range(1, 250):
         made.in_flight, made.capacity = load * factor, 4 * factor
-        values.add(by_load_ratio(made))
+        values.add(BY_LOAD_RATIO.of(made))
     assert len(values) == 1
 
 

@@ -60,6 +60,23 @@ def test_the_mark_stands_before_the_decorators_and_not_on_what_is_not_compiled(h
     assert hook.storable(source) == source.replace("@data", f"{mark}@data").replace("class D", f"{mark}class D")
 
 
+def test_constants_are_marked_and_nothing_else(hook: ModuleType) -> None:
+    source = "MOST = 5\n_LEAST = 1\nKNOWN: dict[str, int] = {}\nTWO = (1.0, 2.0)\n_S, _E = range(2)\n\n\ndef f():\n    X = 1\n"
+    marked = source.replace("MOST =", "MOST: _Final =").replace("_LEAST =", "_LEAST: _Final =")
+    assert hook.constant(source) == marked
+
+
+def test_the_public_class_takes_arguments_as_they_come_and_says_itself_what_is_wrong_with_them(
+    hook: ModuleType,
+) -> None:
+    taken = hook.unchecked((CORE / hook.CHECKS_ITSELF).read_text())
+    assert "def add_server(self, server_id: Any, capacity: Any, gpu_memory_gb: Any) -> None:" in taken
+    assert "def route_request(self, request_id: Any, estimated_tokens: Any) -> str:" in taken
+    for function in ast.walk(ast.parse(hook.prepared(CORE / hook.CHECKS_ITSELF))):
+        if isinstance(function, ast.FunctionDef) and not function.name.startswith("_"):
+            assert {ast.unparse(each.annotation) for each in function.args.args[1:] if each.annotation} <= {"Any"}
+
+
 def test_no_value_that_is_compiled_is_frozen(hook: ModuleType) -> None:
     """It could be stored, and not be loaded again: loading sets its fields."""
     assert [path.name for path in compiled(hook) if "frozen=True" in path.read_text()] == []
@@ -88,7 +105,7 @@ def test_an_order_of_candidates_is_a_whole_number(hook: ModuleType) -> None:
         f"{path.name}:{function.name}"
         for path in compiled(hook)
         for function in ast.walk(ast.parse(path.read_text()))
-        if isinstance(function, ast.FunctionDef) and function.name in {"order", "key"}
+        if isinstance(function, ast.FunctionDef) and function.name in {"order", "key", "tie"}
         if function.returns is None or ast.unparse(function.returns) != "int"
     ]
     assert wrong == []

@@ -158,7 +158,7 @@ class Endpoint:
     @property
     def available(self) -> bool:
         """Whether it may be picked now: ready, with a free slot."""
-        return self.state is EndpointState.READY and self.in_flight < self.limit
+        return self.state is _READY and self.in_flight < self.limit
 
     def take(self) -> None:
         """Occupy a slot."""

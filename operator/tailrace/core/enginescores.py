@@ -10,7 +10,7 @@ from tailrace.core.estimates import CLASSES_PER_DOUBLING
 from tailrace.core.figures import IDLE, Figures, Load, free_slots, is_unknown, load, sent_since
 from tailrace.core.model import Request
 from tailrace.core.policy import Score
-from tailrace.core.ties import Ties
+from tailrace.core.ties import TiedOrder, Ties
 
 STEPS_PER_POINT = 1 << 10
 POINTS_PER_WAITING = 10.0
@@ -27,9 +27,12 @@ class Weights(NamedTuple):
     latency: int = 20
 
 
-def by_free_slots(ties: Ties, endpoint: Endpoint) -> int:
-    """Order: the most free slots, as far as known."""
-    return ties.order(-int(free_slots(endpoint)), endpoint)
+class ByFreeSlots(TiedOrder):
+    """The most free slots, as far as known."""
+
+    def key(self, endpoint: Endpoint) -> int:
+        """Return minus the slots."""
+        return -int(free_slots(endpoint))
 
 
 def score_free_slots(figures: Figures, ties: Ties, _: Request, __: float) -> Score:
@@ -61,9 +64,16 @@ def score_class(endpoint: Endpoint) -> int:
     return 2 * round(CLASSES_PER_DOUBLING * log2(endpoint.meter.slowness.value)) + is_unknown(endpoint)
 
 
-def by_points(ties: Ties, weights: Weights, endpoint: Endpoint) -> int:
-    """Order within a class: the fewest points, speed aside."""
-    return ties.order(int(STEPS_PER_POINT * points(endpoint, weights, 1.0)), endpoint)
+class ByPoints(TiedOrder):
+    """The fewest points, speed aside: the order within a class."""
+
+    def __init__(self, ties: Ties, weights: Weights) -> None:
+        super().__init__(ties)
+        self._weights = weights
+
+    def key(self, endpoint: Endpoint) -> int:
+        """Return the points in steps."""
+        return int(STEPS_PER_POINT * points(endpoint, self._weights, 1.0))
 
 
 def score_points(figures: Figures, ties: Ties, weights: Weights, _: Request, now: float) -> Score:

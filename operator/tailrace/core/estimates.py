@@ -10,7 +10,7 @@ from tailrace.core.learn import Mean
 from tailrace.core.meter import SMOOTHING, Notes, Work
 from tailrace.core.model import Request
 from tailrace.core.policy import Score
-from tailrace.core.ties import Ties
+from tailrace.core.ties import TiedOrder, Ties
 
 STEPS_PER_SECOND = 1 << 20
 CLASSES_PER_DOUBLING = 2
@@ -50,9 +50,12 @@ def rate_class(endpoint: Endpoint) -> int:
     return round(CLASSES_PER_DOUBLING * log2(endpoint.meter.slowness.value / endpoint.capacity))
 
 
-def by_work(ties: Ties, endpoint: Endpoint) -> int:
-    """Order: the least work, in seconds at usual speed."""
-    return ties.order(int(STEPS_PER_SECOND * endpoint.meter.seconds), endpoint)
+class ByWork(TiedOrder):
+    """The least work, in seconds at usual speed."""
+
+    def key(self, endpoint: Endpoint) -> int:
+        """Return the work in steps."""
+        return int(STEPS_PER_SECOND * endpoint.meter.seconds)
 
 
 def score_finish(history: History, ties: Ties, request: Request, now: float) -> Score:

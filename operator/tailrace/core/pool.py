@@ -159,7 +159,7 @@ class Pool:
         ``request`` and ``now`` are for strategies to which requests differ by more than their length.
         """
         candidates = self._long if tokens > self._long_above else self._any
-        if self._same_for_all and adapter is None and not avoid and request.subset is None:
+        if self._same_for_all and adapter is None and not avoid and (request is ANY or request.subset is None):
             endpoint = candidates.first.best()
         else:
             endpoint = self._compare(candidates, adapter, avoid, request, now)

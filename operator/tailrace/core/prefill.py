@@ -18,7 +18,7 @@ from tailrace.core.meter import Notes, Work
 from tailrace.core.model import Outcome, Request, Usage
 from tailrace.core.policy import Score
 from tailrace.core.prefix import MOST_BLOCKS, PrefixIndex
-from tailrace.core.ties import Ties
+from tailrace.core.ties import TiedOrder, Ties
 
 STEPS_PER_SECOND = 1 << 20
 RATIO_BITS = 20
@@ -170,10 +170,13 @@ def _is_silent(request: Request) -> bool:
     return request.leased or request.traits is None or not request.traits.streams
 
 
-def by_pending(ties: Ties, endpoint: Endpoint) -> int:
-    """Order: the fewest tokens pending, then the least in-flight / capacity."""
-    ratio = (endpoint.in_flight << RATIO_BITS) // endpoint.capacity
-    return ties.order((endpoint.meter.pending << RATIO_BITS + 1) + ratio, endpoint)
+class ByPending(TiedOrder):
+    """The fewest tokens pending, then the least in-flight / capacity."""
+
+    def key(self, endpoint: Endpoint) -> int:
+        """Return both as one number."""
+        ratio = (endpoint.in_flight << RATIO_BITS) // endpoint.capacity
+        return (endpoint.meter.pending << RATIO_BITS + 1) + ratio
 
 
 def score_first_token(notes: Prefills, ties: Ties, max_kv_usage: float, request: Request, now: float) -> Score:

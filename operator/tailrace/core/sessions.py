@@ -13,11 +13,12 @@ MOST = 100_000
 
 
 class Sessions(Notes):
-    """Session -> endpoint, forgotten ``ttl`` seconds after its last request, or with its endpoint."""
+    """Session -> endpoint, forgotten ``ttl`` seconds after its last request, or with its endpoint. At most ``most``."""
 
-    def __init__(self, ttl: float) -> None:
+    def __init__(self, ttl: float, most: int = MOST) -> None:
         super().__init__()
         self._ttl = ttl
+        self._most = most
         self._at: OrderedDict[str, tuple[Endpoint, float]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -44,5 +45,5 @@ class Sessions(Notes):
     def _note(self, session: str, endpoint: Endpoint, now: float) -> None:
         self._at[session] = (endpoint, now + self._ttl)
         self._at.move_to_end(session)
-        while len(self._at) > MOST or next(iter(self._at.values()))[1] <= now:
+        while len(self._at) > self._most or next(iter(self._at.values()))[1] <= now:
             self._at.popitem(last=False)

@@ -9,23 +9,24 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from tailrace.core.endpoint import RANK_BITS, Endpoint
+from tailrace.core.endpoint import Endpoint
 from tailrace.core.enginescores import (
+    ByFreeSlots,
+    ByPoints,
     Weights,
-    by_free_slots,
-    by_points,
     score_class,
     score_free_slots,
     score_points,
 )
-from tailrace.core.estimates import ResponseTimes, by_work, rate_class, score_finish
+from tailrace.core.estimates import ByWork, ResponseTimes, rate_class, score_finish
 from tailrace.core.figures import Figures, is_unknown
 from tailrace.core.history import History
 from tailrace.core.meter import Notes
 from tailrace.core.model import Needs, PoolSettings, Request
 from tailrace.core.nearness import distance_of, score_nearness
+from tailrace.core.order import Order
 from tailrace.core.policy import Draw, Make, Policy, Score
-from tailrace.core.prefill import Prefills, by_pending, score_first_token
+from tailrace.core.prefill import ByPending, Prefills, score_first_token
 from tailrace.core.sessions import Sessions
 from tailrace.core.sources.classes import ClassSource
 from tailrace.core.sources.holders import HolderSource
@@ -35,7 +36,7 @@ from tailrace.core.sources.rotation import RotationSource
 from tailrace.core.sources.sample import SampleSource
 from tailrace.core.sources.session import SessionSource
 from tailrace.core.sources.weighted import WeightedRotationSource
-from tailrace.core.ties import Ties
+from tailrace.core.ties import TiedOrder, Ties
 
 SPEEDS_COMPARED = 6
 """How many endpoints are compared, the best of each speed first: a fleet has two or three, noise adds as many."""
@@ -47,23 +48,34 @@ BASELINE_TFLOPS, BASELINE_GB = 65, 16
 """A T4: what an endpoint counts as whose hardware is not known."""
 
 
-def by_load_ratio(endpoint: Endpoint) -> int:
-    """Score: the least in-flight / capacity wins, then the rank. At equal ratio most available memory is most memory.
+class ByLoadRatio(Order):
+    """The least in-flight / capacity wins, then the rank. At equal ratio most available memory is most memory."""
 
-    Two different fractions with denominators up to 1000 differ by at least 2**-20, so their floors in steps of 2**-20
-    keep the exact order of the fractions.
-    """
-    return ((endpoint.in_flight << 20) // endpoint.capacity << RANK_BITS) | endpoint.rank
+    def key(self, endpoint: Endpoint) -> int:
+        """Return the ratio in steps of 2**-20, rounded down.
 
-
-def by_in_flight(endpoint: Endpoint) -> int:
-    """Score: the fewest in flight win, then the rank."""
-    return (endpoint.in_flight << RANK_BITS) | endpoint.rank
+        Two different fractions with denominators up to 1000 differ by at least one step, so the order is exact.
+        """
+        return (endpoint.in_flight << 20) // endpoint.capacity
 
 
-def by_tokens(ties: Ties, endpoint: Endpoint) -> int:
-    """Order: the fewest tokens outstanding."""
-    return ties.order(endpoint.meter.tokens, endpoint)
+class ByInFlight(Order):
+    """The fewest in flight win, then the rank."""
+
+    def key(self, endpoint: Endpoint) -> int:
+        """Return how many are in flight."""
+        return endpoint.in_flight
+
+
+class ByTokens(TiedOrder):
+    """The fewest tokens outstanding."""
+
+    def key(self, endpoint: Endpoint) -> int:
+        """Return the tokens."""
+        return endpoint.meter.tokens
+
+
+BY_LOAD_RATIO = ByLoadRatio()
 
 
 def by_capacity(endpoint: Endpoint) -> int:
@@ -88,11 +100,11 @@ WEIGHTS: dict[str, Callable[[Endpoint], int]] = {
 }
 
 
-def _least(order: Callable[[Endpoint], int], _: PoolSettings, __: Random) -> Policy:
+def _least(order: Order, _: PoolSettings, __: Random) -> Policy:
     return Policy(partial(_draw_least, order))
 
 
-def _draw_least(order: Callable[[Endpoint], int]) -> tuple[Draw, ...]:
+def _draw_least(order: Order) -> tuple[Draw, ...]:
     return (Draw(LeastSource(order)),)
 
 
@@ -121,13 +133,11 @@ def _draw_two(rng: Random) -> tuple[Draw, ...]:
 
 
 def _score_load_ratio(_: Request, __: float) -> Score:
-    return by_load_ratio
+    return BY_LOAD_RATIO.of
 
 
 def _least_tokens(_: PoolSettings, rng: Random) -> Policy:
-    return Policy(
-        partial(_draw_least, partial(by_tokens, Ties(rng))), notes=Notes(), needs=Needs(lengths=True, usage=True)
-    )
+    return Policy(partial(_draw_least, ByTokens(Ties(rng))), notes=Notes(), needs=Needs(lengths=True, usage=True))
 
 
 def _weighted_response_time(settings: PoolSettings, _: Random) -> Policy:
@@ -142,7 +152,7 @@ def _shortest_expected_completion(_: PoolSettings, rng: Random) -> Policy:
 
 
 def _draw_speeds(ties: Ties) -> tuple[Draw, ...]:
-    return (Draw(ClassSource(rate_class, partial(by_work, ties)), SPEEDS_COMPARED),)
+    return (Draw(ClassSource(rate_class, ByWork(ties)), SPEEDS_COMPARED),)
 
 
 def _prefix_cache(settings: PoolSettings, _: Random) -> Policy:
@@ -151,7 +161,7 @@ def _prefix_cache(settings: PoolSettings, _: Random) -> Policy:
 
 
 def _draw_ring(percent: int) -> tuple[Draw, ...]:
-    return Draw(RingSource(_prefix, percent)), Draw(LeastSource(by_load_ratio))
+    return Draw(RingSource(_prefix, percent)), Draw(LeastSource(BY_LOAD_RATIO))
 
 
 def _least_estimated_ttft(settings: PoolSettings, rng: Random) -> Policy:
@@ -163,7 +173,7 @@ def _least_estimated_ttft(settings: PoolSettings, rng: Random) -> Policy:
 
 
 def _draw_first_token(notes: Prefills, ties: Ties, rng: Random) -> tuple[Draw, ...]:
-    order = partial(by_pending, ties)
+    order = ByPending(ties)
     return (
         Draw(HolderSource(notes, order), 2),
         Draw(ClassSource(notes.speed_class, order), 3),
@@ -177,7 +187,7 @@ def _slot_based(_: PoolSettings, rng: Random) -> Policy:
 
 
 def _draw_slots(ties: Ties) -> tuple[Draw, ...]:
-    return (Draw(ClassSource(is_unknown, partial(by_free_slots, ties)), 2),)
+    return (Draw(ClassSource(is_unknown, ByFreeSlots(ties)), 2),)
 
 
 def _dynamic_score(settings: PoolSettings, rng: Random) -> Policy:
@@ -187,7 +197,7 @@ def _dynamic_score(settings: PoolSettings, rng: Random) -> Policy:
 
 
 def _draw_points(ties: Ties, weights: Weights) -> tuple[Draw, ...]:
-    return (Draw(ClassSource(score_class, partial(by_points, ties, weights)), SPEEDS_COMPARED),)
+    return (Draw(ClassSource(score_class, ByPoints(ties, weights)), SPEEDS_COMPARED),)
 
 
 def _locality(settings: PoolSettings, _: Random) -> Policy:
@@ -195,7 +205,7 @@ def _locality(settings: PoolSettings, _: Random) -> Policy:
 
 
 def _draw_distances() -> tuple[Draw, ...]:
-    return (Draw(ClassSource(distance_of, by_load_ratio), DISTANCES),)
+    return (Draw(ClassSource(distance_of, BY_LOAD_RATIO), DISTANCES),)
 
 
 def _prefix(request: Request) -> int | None:
@@ -210,14 +220,14 @@ def _session_affinity(settings: PoolSettings, _: Random) -> Policy:
 
 
 def _draw_sessions(sessions: Sessions, settings: PoolSettings) -> tuple[Draw, ...]:
-    least = LeastSource(by_load_ratio)
+    least = LeastSource(BY_LOAD_RATIO)
     percent, hard = settings.max_load_percent, settings.hard_sessions
     return (Draw(SessionSource(sessions, least, percent=percent, hard=hard)),)
 
 
 STRATEGIES: dict[str, Make] = {
-    "WeightedLeastConnections": partial(_least, by_load_ratio),
-    "LeastRequests": partial(_least, by_in_flight),
+    "WeightedLeastConnections": partial(_least, BY_LOAD_RATIO),
+    "LeastRequests": partial(_least, ByInFlight()),
     "RoundRobin": _round_robin,
     "WeightedRoundRobin": _weighted_round_robin,
     "PowerOfTwoChoices": _two_choices,

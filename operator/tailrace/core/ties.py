@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from tailrace.core.endpoint import MEMORY_BITS, RANK_BITS, Endpoint
+from tailrace.core.order import Order
 
 _OWN_BITS = 16
 _OWN = (1 << _OWN_BITS) - 1
@@ -33,3 +34,18 @@ class Ties:
     def key(order: int) -> int:
         """Return the key that a number of ``order`` was made of."""
         return order >> MEMORY_BITS + _OWN_BITS + RANK_BITS
+
+
+class TiedOrder(Order):
+    """An order in which ``ties`` decide between equal keys."""
+
+    def __init__(self, ties: Ties) -> None:
+        self._ties = ties
+
+    def tie(self, endpoint: Endpoint) -> int:
+        """Return the endpoint's number among those of equal keys."""
+        return self._ties.order(0, endpoint)
+
+    def of(self, endpoint: Endpoint) -> int:
+        """Return key and tie as one number."""
+        return self._ties.order(self.key(endpoint), endpoint)

@@ -7,11 +7,12 @@ from itertools import zip_longest
 
 from tailrace.core.endpoint import Endpoint
 from tailrace.core.model import Request
-from tailrace.core.sources.base import ANY
+from tailrace.core.order import Order
+from tailrace.core.sources.base import ANY, Source
 from tailrace.core.sources.least import LeastSource
 
 
-class ClassSource:
+class ClassSource(Source):
     """A heap for each class: the best of every class first, then the second of each.
 
     For costs like (queue + request) / speed: which endpoint is best depends on the request, but among those of one
@@ -19,10 +20,8 @@ class ClassSource:
     endpoint is updated. Costs O(log n) for each class that is read.
     """
 
-    counts_picks = False
-
-    def __init__(self, class_of: Callable[[Endpoint], int], order: Callable[[Endpoint], int]) -> None:
-        self.order = order
+    def __init__(self, class_of: Callable[[Endpoint], int], order: Order) -> None:
+        self._order = order
         self._class_of = class_of
         self._classes: dict[int, LeastSource] = {}
         self._sizes: dict[int, int] = {}
@@ -38,15 +37,15 @@ class ClassSource:
             self._sizes[now_in] = self._sizes.get(now_in, 0) + 1
         members = self._classes.get(now_in)
         if members is None:
-            members = self._classes[now_in] = LeastSource(self.order)
+            members = self._classes[now_in] = LeastSource(self._order)
         members.update(endpoint)
 
     def remove(self, endpoint: Endpoint) -> None:
-        """Leave the endpoint out."""
+        """Leave the endpoint out, and out of its class."""
         was_in = self._at.pop(endpoint.added, None)
         if was_in is None:
             return
-        self._classes[was_in].remove(endpoint)
+        self._classes[was_in].forget(endpoint)
         self._sizes[was_in] -= 1
         if not self._sizes[was_in]:
             del self._sizes[was_in], self._classes[was_in]
@@ -72,6 +71,10 @@ class ClassSource:
     def peek(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:
         """Yield the same without touching the heaps."""
         yield from _in_turns([members.peek(request, now) for members in self._classes.values()])
+
+    def order(self, endpoint: Endpoint) -> int:
+        """Return the endpoint's order within its class."""
+        return self._order.of(endpoint)
 
     def took(self, endpoint: Endpoint) -> None:
         """Nothing to note: the figures themselves make the order."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
+from typing import ClassVar
 
 from tailrace.core.endpoint import ADDED_BITS, Endpoint
 from tailrace.core.model import EndpointState, Request
-from tailrace.core.sources.base import ANY
+from tailrace.core.sources.base import ANY, Source
 
 POINTS = 32
 """How many points on the ring an endpoint has: each gets its part of the keys to within a fifth or so."""
@@ -25,7 +26,7 @@ def hash64(content: bytes) -> int:
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "big")
 
 
-class RingSource:
+class RingSource(Source):
     """Mirrokni, Thorup, Zadimoghaddam, "Consistent hashing with bounded loads" (2018), for unequal capacities.
 
     Each endpoint has ``POINTS`` points on a ring of hashes. A request's ``key`` goes to the endpoint of the next point
@@ -34,7 +35,7 @@ class RingSource:
     too full; the ring is sorted anew at the first look after endpoints came or went for good.
     """
 
-    counts_picks = True
+    counts_picks: ClassVar[bool] = True
 
     def __init__(self, key: Callable[[Request], int | None], percent: int) -> None:
         self._key = key

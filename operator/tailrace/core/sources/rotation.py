@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-from tailrace.core.endpoint import RANK_BITS, Endpoint
+from typing import ClassVar
+
+from tailrace.core.endpoint import Endpoint
+from tailrace.core.order import Order
 from tailrace.core.sources.least import LeastSource
+
+
+class _ByTurn(Order):
+    """Whose last turn is the longest ago; who had none comes before all."""
+
+    def __init__(self) -> None:
+        self.turns: dict[int, int] = {}
+
+    def key(self, endpoint: Endpoint) -> int:
+        """Return the number of the endpoint's last turn."""
+        return self.turns.get(endpoint.added, 0)
 
 
 class RotationSource(LeastSource):
@@ -13,11 +27,12 @@ class RotationSource(LeastSource):
     away keeps its last turn, so it neither misses one nor gets a burst.
     """
 
-    counts_picks = True
+    counts_picks: ClassVar[bool] = True
 
     def __init__(self) -> None:
-        super().__init__(self._by_turn)
-        self._turns: dict[int, int] = {}
+        by_turn = _ByTurn()
+        super().__init__(by_turn)
+        self._turns = by_turn.turns
         self._turn = 0
 
     def forget(self, endpoint: Endpoint) -> None:
@@ -29,6 +44,3 @@ class RotationSource(LeastSource):
         """Send the endpoint to the back."""
         self._turn += 1
         self._turns[endpoint.added] = self._turn
-
-    def _by_turn(self, endpoint: Endpoint) -> int:
-        return (self._turns.get(endpoint.added, 0) << RANK_BITS) | endpoint.rank

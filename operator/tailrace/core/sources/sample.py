@@ -7,15 +7,13 @@ from random import Random
 
 from tailrace.core.endpoint import Endpoint
 from tailrace.core.model import Request
-from tailrace.core.sources.base import ANY
+from tailrace.core.sources.base import ANY, Source
 
 RANDOM_BITS = 64
 
 
-class SampleSource:
+class SampleSource(Source):
     """Distinct endpoints in random order, drawn one by one: O(1) an update, O(1) a draw."""
-
-    counts_picks = False
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
+from typing import ClassVar
 
 from tailrace.core.endpoint import Endpoint
 from tailrace.core.model import EndpointState, Request
 from tailrace.core.sessions import Sessions
-from tailrace.core.sources.base import ANY
+from tailrace.core.sources.base import ANY, Source
 from tailrace.core.sources.least import LeastSource
 from tailrace.core.sources.ring import RingSource, hash64
 
 
-class SessionSource:
+class SessionSource(Source):
     """Offers a session's own endpoint first. Costs O(log n).
 
     A new session is placed by a ring with bounded loads, so that replicas which do not tell each other place it alike;
@@ -21,7 +22,7 @@ class SessionSource:
     then nothing is offered. An endpoint that is draining, unready or gone lets its sessions go either way.
     """
 
-    counts_picks = True
+    counts_picks: ClassVar[bool] = True
 
     def __init__(self, sessions: Sessions, least: LeastSource, *, percent: int, hard: bool) -> None:
         self._sessions = sessions

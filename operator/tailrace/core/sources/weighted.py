@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
+from typing import ClassVar
 
 from tailrace.core.endpoint import ADDED_BITS, RANK_BITS, Endpoint
 from tailrace.core.model import Request
-from tailrace.core.sources.base import ANY
+from tailrace.core.sources.base import ANY, Source
 from tailrace.core.sources.heaps import in_order
 
 _ADDED = (1 << ADDED_BITS) - 1
@@ -16,7 +17,7 @@ _TURN = 1 << 90
 """A turn at weight 1, in steps of virtual time: fine enough that rounding does not show in any number of picks."""
 
 
-class WeightedRotationSource:
+class WeightedRotationSource(Source):
     """Earliest eligible virtual deadline first (Stoica, Abdel-Wahab 1995), a turn being one pick. Costs O(log n).
 
     Virtual time goes 1 / (sum of weights) forward at each pick. An endpoint's next turn begins where its last one ended
@@ -25,7 +26,7 @@ class WeightedRotationSource:
     present: no turn is made up for. ``weigh`` is asked again when an endpoint is updated; it must be positive.
     """
 
-    counts_picks = True
+    counts_picks: ClassVar[bool] = True
 
     def __init__(self, weigh: Callable[[Endpoint], int]) -> None:
         self._weigh = weigh
