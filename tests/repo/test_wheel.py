@@ -61,7 +61,8 @@ def test_the_mark_stands_before_the_decorators_and_not_on_what_is_not_compiled(h
 
 
 def test_constants_are_marked_and_nothing_else(hook: ModuleType) -> None:
-    source = "MOST = 5\n_LEAST = 1\nKNOWN: dict[str, int] = {}\nTWO = (1.0, 2.0)\n_S, _E = range(2)\n\n\ndef f():\n    X = 1\n"
+    source = "MOST = 5\n_LEAST = 1\nKNOWN: dict[str, int] = {}\nTWO = (1.0, 2.0)\n_S, _E = range(2)\n"
+    source += "\n\ndef f():\n    X = 1\n"
     marked = source.replace("MOST =", "MOST: _Final =").replace("_LEAST =", "_LEAST: _Final =")
     assert hook.constant(source) == marked
 
