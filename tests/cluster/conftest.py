@@ -10,7 +10,7 @@ from tests.cluster.replica import install
 __all__ = ["cluster", "embedded", "namespace", "pods"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def installed(cluster: Cluster) -> Cluster:
     """Return the cluster with the resource, the service account and the shipped RBAC installed."""
     install(cluster)

@@ -1,4 +1,7 @@
-"""Fixtures of the cluster tests: one cluster for the whole session, one namespace for each test."""
+"""Fixtures of the cluster tests: one cluster for the folder that imports them, one namespace for each test.
+
+It ends with the last test of the folder: whatever tests run then need not share the machine with it.
+"""
 
 import os
 import uuid
@@ -13,9 +16,9 @@ from tests.cluster.external import ExternalCluster
 from tests.cluster.pods import Pods
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """Yield the cluster under all tests: embedded, or with CLUSTER=current the one of the current kubeconfig."""
+    """Yield the cluster under a folder's tests: embedded, or with CLUSTER=current that of the current kubeconfig."""
     if os.environ.get("CLUSTER") == "current":
         with ExternalCluster() as external:
             yield external
@@ -30,7 +33,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         _say(request, f"logs of the embedded cluster are kept in {embedded.workdir}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def embedded(cluster: Cluster) -> EmbeddedCluster:
     """Return the embedded cluster, for tests that need its kubelet or its processes; skips on any other cluster."""
     if not isinstance(cluster, EmbeddedCluster):

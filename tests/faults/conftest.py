@@ -17,7 +17,7 @@ __all__ = ["namespace"]
 NODES = Path(__file__).with_name("nodes.yaml")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(request: pytest.FixtureRequest) -> Iterator[EmbeddedCluster]:
     """Yield a cluster that hands addresses out again at once, with the resource and the shipped rights installed."""
     if os.environ.get("CLUSTER") == "current":

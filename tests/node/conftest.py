@@ -16,11 +16,10 @@ from tests.node.outside import KindCluster, OutsideCluster
 from tests.node.release import AnyNode, Release
 
 NAMESPACE = "models"
-OWN = pytest.StashKey[NodeCluster]()
 OUTSIDE: dict[str, type[OutsideCluster]] = {"current": OutsideCluster, "kind": KindCluster}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def node(request: pytest.FixtureRequest) -> Iterator[AnyNode]:
     """Yield the cluster that CLUSTER names, or a real node; skips where none can run, and fails there in CI."""
     if named := OUTSIDE.get(os.environ.get("CLUSTER", "")):
@@ -35,7 +34,6 @@ def node(request: pytest.FixtureRequest) -> Iterator[AnyNode]:
     with capture.global_and_fixture_disabled():
         cluster = NodeCluster()
         cluster.__enter__()
-    request.config.stash[OWN] = cluster
     try:
         yield cluster
     finally:
@@ -43,16 +41,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[AnyNode]:
         cluster.stop()
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """End the node after the last test of this folder: whatever tests run then need not share the machine with it."""
-    cluster = item.config.stash.get(OWN, None)
-    if cluster is not None and (nextitem is None or nextitem.path.parent != item.path.parent):
-        cluster.keep_files = item.session.testsfailed > 0
-        cluster.stop()
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def own(node: AnyNode) -> NodeCluster:
     """Return the suite's own node, for tests that end its programs, look into them, or call pods past Services."""
     if not isinstance(node, NodeCluster):
@@ -60,13 +49,13 @@ def own(node: AnyNode) -> NodeCluster:
     return node
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
     """Return the pinned helm."""
     return Helm(tools.ensure(["helm"])["helm"], tmp_path_factory.mktemp("helm-home"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def release(node: AnyNode, helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
     """Yield the installed release; on a cluster of others, where there is none yet."""
     if isinstance(node, OutsideCluster) and node.get("deployment", RELEASE, "-n", SYSTEM):
@@ -78,7 +67,7 @@ def release(node: AnyNode, helm: Helm, tmp_path_factory: pytest.TempPathFactory)
         made.remove()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def servers(node: AnyNode, release: Release) -> Iterator[Servers]:
     """Yield the namespace of the models, which takes pods of the standard `restricted` only.
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 from tests.repo.tree import ROOT, files, project
+from tests.repo.workers import LONG
 
 import tailrace
 
@@ -21,8 +22,10 @@ def test_import_operator_from_the_repository_root_finds_the_standard_library() -
     assert "itemgetter" in found
 
 
-def test_the_tests_are_no_packages() -> None:
-    assert [path for path in files() if path.is_relative_to(ROOT / "tests") and path.name == "__init__.py"] == []
+def test_only_folders_of_tests_that_share_a_cluster_are_packages() -> None:
+    """A cluster ends with the package that it is for; other folders would just shadow modules of the same name."""
+    packages = {path.parent for path in files() if path.is_relative_to(ROOT / "tests") and path.name == "__init__.py"}
+    assert packages == {ROOT / "tests" / name for name in LONG}
 
 
 def test_the_public_names_are_these() -> None:

@@ -1,0 +1,1 @@
+"""Tests on a real control plane. A package, so that what it shares ends with its last test."""
