@@ -1,5 +1,6 @@
 """LeastEstimatedTTFT: what is pending, what is remembered, how fast each endpoint is, and who is picked for it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
@@ -301,6 +302,34 @@ def test_a_turn_that_was_noticed_late_does_not_come_before_the_one_that_was_seen
     assert silent[1].endpoint.meter.pending == 1001
     assert one.meter.left(1000.0, 2.5) == 501, "the last one since 2, though the first was over at 1"
     end(last, 4.0)
+
+
+def gives_up(sent: tuple[Endpoint, Work], _: Pool) -> None:
+    end(sent, 0.75, Outcome.CLIENT_GONE)
+
+
+def is_refused(sent: tuple[Endpoint, Work], _: Pool) -> None:
+    sent[1].began(0.75, ok=False)
+
+
+def is_due(_: tuple[Endpoint, Work], of: Pool) -> None:
+    of.pick(1, request=asks(1), now=1.25)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "leased", "now", "left"),
+    [(gives_up, False, 0.75, 2000), (is_refused, False, 0.75, 2000), (is_due, True, 1.25, 0)],
+)
+def test_who_leaves_the_queue_behind_a_prompt_that_is_being_read_does_not_make_it_begin_anew(
+    leaves: Callable[[tuple[Endpoint, Work], Pool], None], leased: bool, now: float, left: float
+) -> None:
+    one = endpoint("one", 64)
+    made = pool(one, strategy=STRATEGY)
+    settled(made, one, 8000.0)
+    first, second = send(made, asks(8000)), send(made, asks(1000, leased=leased))
+    leaves(second, made)
+    assert one.meter.left(8000.0, now) == left
+    end(first, 2.0)
 
 
 @pytest.mark.parametrize("looked", [True, False])

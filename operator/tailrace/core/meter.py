@@ -67,10 +67,14 @@ class Meter:
         self._prompts[work] = tokens
         self.pending += tokens
 
-    def settle(self, work: Work, now: float) -> None:
-        """Count a prompt that was noted as read, and the engine as being at the next one from now on."""
+    def settle(self, work: Work, now: float, *, seen: bool) -> None:
+        """Count a prompt that was noted as pending no more; ``seen``: its first byte told that it was read.
+
+        From now on the engine is at the next one, unless that only waited behind another, which is read on.
+        """
+        if seen or work is next(iter(self._prompts)):
+            self._turned_at = max(self._turned_at, now)
         self.pending -= self._prompts.pop(work)
-        self._turned_at = max(self._turned_at, now)
 
     def left(self, speed: float, now: float) -> float:
         """Return the pending tokens without those that should have been read by now of the prompt whose turn it is."""

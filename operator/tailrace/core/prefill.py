@@ -57,9 +57,10 @@ class PrefillWork(Work):
 
     def began(self, now: float, *, ok: bool) -> None:
         """Learn the speed from the first byte of an answer that is streamed; an error took no computing."""
-        if ok and self.pending and not _is_silent(self.request):
+        seen = ok and not _is_silent(self.request)
+        if seen and self.pending:
             self._learn(now)
-        self.settle(now)
+        self.settle(now, seen=seen)
 
     def _learn(self, now: float) -> None:
         meter = self.endpoint.meter
@@ -68,11 +69,11 @@ class PrefillWork(Work):
             self.prefills.learn_speed(self.endpoint, self.uncached, max(now - since, 0.0), now)
         meter.began_at = now
 
-    def settle(self, now: float) -> None:
-        """Count the prompt as read, since it was due if that was before."""
+    def settle(self, now: float, *, seen: bool = False) -> None:
+        """Count the prompt as read, since it was due if that was before; ``seen``: its first byte told."""
         if self.pending:
             self.pending = False
-            self.endpoint.meter.settle(self, min(now, self.due))
+            self.endpoint.meter.settle(self, min(now, self.due), seen=seen)
             self.endpoint.refresh()
 
     def end(self, outcome: Outcome, usage: Usage | None, now: float) -> None:
