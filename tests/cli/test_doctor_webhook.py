@@ -1,7 +1,10 @@
 """What the doctor says of the admission webhook."""
 
 import base64
+import json
+import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,13 +15,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.cli.installations import HELM, HOME, NOW, ROOT, deployment, only, sound, wrong
 
+from tailrace.kube.doctor import webhook
 from tailrace.kube.doctor.certificates import certificates, ends_at
 from tailrace.kube.doctor.examination import examine
 from tailrace.kube.doctor.reading import _keyless
 from tailrace.kube.doctor.seen import Look, Part, Seen, webhook_secret
-from tailrace.kube.doctor.webhook import SOON_SECONDS, webhook
+from tailrace.kube.doctor.webhook import SOON_SECONDS
 
 Document = dict[str, Any]
 FOLDER = "/var/run/secrets/tailrace-webhook"
@@ -78,7 +84,7 @@ def test_a_webhook_that_is_off_is_not_looked_at() -> None:
 
 def test_a_webhook_that_is_well_is_said_to_be() -> None:
     assert wrong(installed()) == []
-    assert [finding.about for finding in examine(installed()) if finding.check == "webhook"] == [f"{HOME}/tailrace"]
+    assert [each.about for each in examine(installed()) if each.check == "webhook"] == [f"{HOME}/tailrace"] * 2
     assert webhook_secret(installed().deployment) == SECRET
 
 
@@ -93,7 +99,8 @@ def test_a_webhook_that_nobody_calls_is_told(told: list[Document]) -> None:
     [
         (lambda: None, "does not exist or lacks tls.crt or tls.key"),
         (lambda: secret(**{"tls.key": ""}), "does not exist or lacks tls.crt or tls.key"),
-        (lambda: secret(**{"tls.crt": "nonsense"}), "can't be read"),
+        (lambda: secret(**{"tls.crt": "nonsense"}), "has a tls.crt that can't be read (it is no certificate)"),
+        (lambda: secret(**{"ca.crt": "nonsense"}), "names an authority (ca.crt) that can't be compared with caBundle"),
         (lambda: secret(**{"tls.crt": certificate(NOW - 60)}), "has a certificate that ended 2026-01-01 23:59 UTC"),
         (lambda: secret(**{"tls.crt": certificate(NOW + 86400)}), "has a certificate that ends soon, 2026-01-03 00:00"),
         (lambda: secret(**{"ca.crt": certificate(NOW + YEAR)}), "was not made by the authority in caBundle"),
@@ -125,13 +132,23 @@ def test_what_the_chart_renders_is_recognized(release: str, name: str) -> None:
     (deployed,) = (each for each in rendered if each["kind"] == "Deployment")
     hooks = [each for each in rendered if each["kind"] == "MutatingWebhookConfiguration"]
     look = Look(deployed["metadata"]["namespace"], name)
-    found = list(webhook(Seen(look=look, now=NOW, deployment=deployed, webhooks=hooks)))
-    assert [finding.anchor for finding in found] == ["webhook-certificate", "webhook-leads-nowhere"]
-    assert f"{look.namespace}/{name}-webhook of the webhook does not exist" in found[1].message
+    seen = Seen(look=look, now=NOW, deployment=deployed, webhooks=hooks)
+    found = [*webhook.registration(seen), *webhook.certificate(seen)]
+    assert [finding.anchor for finding in found] == ["webhook-leads-nowhere", "webhook-certificate"]
+    assert f"{look.namespace}/{name}-webhook of the webhook does not exist" in found[0].message
 
 
-def test_an_authority_that_is_one_of_several_is_trusted() -> None:
-    assert wrong(installed(webhooks=[configuration(certificate(NOW + YEAR) + AUTHORITY)])) == []
+def test_an_authority_that_is_one_of_several_is_trusted_whatever_is_written_between_them() -> None:
+    bundle = f"# Nagyítóüveg's own\n{certificate(NOW + YEAR)}\n# and ours:\n{AUTHORITY}# the end\n"
+    assert wrong(installed(webhooks=[configuration(bundle)], secret=secret(**{"tls.crt": f"Bag\n{SERVING}"}))) == []
+
+
+def test_an_authority_that_the_api_server_was_not_told_of_is_missed() -> None:
+    finding = only(installed(webhooks=[configuration("")]))
+    assert finding.anchor == "webhook-certificate"
+    assert "caBundle of the MutatingWebhookConfiguration is empty" in finding.message
+    nameless = {name: text for name, text in secret()["data"].items() if name != "ca.crt"}
+    assert wrong(installed(webhooks=[configuration("")], secret={"data": nameless})) == [], "it may be a public one's"
 
 
 @pytest.mark.parametrize("ready", [True, False])
@@ -151,14 +168,23 @@ def test_a_service_that_is_missing_is_told() -> None:
     assert "does not exist" in finding.message
 
 
-def test_without_the_right_to_read_the_secret_nothing_is_guessed() -> None:
-    told = wrong(installed(secret=None, denied={Part.SECRETS: "no"}))
-    assert [finding.anchor for finding in told] == ["not-allowed-to-look"]
+def test_without_the_right_to_read_the_secret_nothing_is_guessed_of_it_and_all_else_is_checked() -> None:
+    unread = only(installed(secret=None, denied={Part.SECRETS: "no"}))
+    assert unread.anchor == "not-allowed-to-look"
+    assert unread.commands == (f"kubectl auth can-i get secrets/{SECRET} -n {HOME}",)
+    told = wrong(installed(webhooks=[], secret=None, denied={Part.SECRETS: "no"}))
+    assert [finding.anchor for finding in told] == ["webhook-not-registered", "not-allowed-to-look"]
 
 
 def test_the_key_of_a_secret_is_not_kept() -> None:
     assert secret()["data"]["tls.key"] is True
     assert _keyless(None) is None
+    applied = {"data": {"tls.key": encoded("key")}}
+    noted = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(applied), **HELM["annotations"]}
+    kept = _keyless(applied | {"metadata": {"name": SECRET, "annotations": noted}})
+    assert kept is not None
+    assert encoded("key") not in json.dumps(kept)
+    assert kept["metadata"] == {"name": SECRET, "annotations": HELM["annotations"]}
 
 
 @pytest.mark.parametrize("ends", [NOW, NOW + SOON_SECONDS, 4102444800.0])  # the last one is of 2100, written otherwise
@@ -168,6 +194,20 @@ def test_the_end_of_a_certificate_is_read_from_its_bytes(ends: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "nonsense", "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----"])
 def test_what_is_no_certificate_is_said_to_be_none(text: str) -> None:
-    with pytest.raises(ValueError, match=r".+"):
+    with pytest.raises(ValueError, match="it is no certificate"):
         ends_at(text)
+
+
+def test_every_certificate_of_a_text_counts_and_one_without_any_is_an_error() -> None:
     assert len(certificates(AUTHORITY + SERVING)) == 2
+    with pytest.raises(ValueError, match="it has no certificate"):
+        certificates("nonsense")
+
+
+@given(st.lists(st.tuples(st.integers(0, 600), st.integers(0, 255)), min_size=1, max_size=5), st.integers(0, 600))
+def test_a_broken_certificate_is_a_value_error_and_nothing_else(changes: list[tuple[int, int]], cut: int) -> None:
+    broken = bytearray(ssl.PEM_cert_to_DER_cert(SERVING))
+    for at, byte in changes:
+        broken[at % len(broken)] = byte
+    with suppress(ValueError):
+        ends_at(ssl.DER_cert_to_PEM_cert(bytes(broken[: len(broken) - cut % len(broken)])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -9,25 +10,32 @@ from datetime import UTC, datetime
 _EXPLICIT_VERSION = 0xA0
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
 _FORMATS = {_UTC_TIME: "%y%m%d%H%M%SZ", _GENERALIZED_TIME: "%Y%m%d%H%M%SZ"}
-_END = "-----END CERTIFICATE-----"
+_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 def ends_at(pem: str) -> float:
     """Return when the first certificate of a PEM text ends, in seconds of wall time; ValueError when it is none."""
-    first = pem.partition(_END)[0] + _END
     try:
-        (_, certificate), *_ = _parts(ssl.PEM_cert_to_DER_cert(first))
+        (_, certificate), *_ = _parts(_each(pem)[0])
         (_, signed), *_ = _parts(certificate)
         fields = [value for tag, value in _parts(signed) if tag != _EXPLICIT_VERSION]
         _, (tag, ends) = _parts(fields[3])  # after serial number, algorithm and issuer
         return datetime.strptime(ends.decode("ascii"), _FORMATS[tag]).replace(tzinfo=UTC).timestamp()
-    except (IndexError, KeyError) as error:
+    except (IndexError, KeyError, ValueError) as error:
         raise ValueError("it is no certificate") from error
 
 
 def certificates(pem: str) -> frozenset[bytes]:
-    """Return the certificates of a PEM text as bytes; ValueError when a part is none."""
-    return frozenset(ssl.PEM_cert_to_DER_cert(part.strip() + "\n" + _END) for part in pem.split(_END) if part.strip())
+    """Return the certificates of a PEM text as bytes; ValueError when it has none, or one is broken."""
+    found = frozenset(_each(pem))
+    if not found:
+        raise ValueError("it has no certificate")
+    return found
+
+
+def _each(pem: str) -> list[bytes]:
+    """Return the certificates as bytes; what stands between them is for people, as the API server takes it."""
+    return [ssl.PEM_cert_to_DER_cert(each) for each in _CERTIFICATE.findall(pem)]
 
 
 def _parts(der: bytes) -> Iterator[tuple[int, bytes]]:

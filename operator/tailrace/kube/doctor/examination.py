@@ -9,7 +9,7 @@ from typing import Final
 from tailrace.kube.doctor import budgets, definition, installation, permissions, pods, servers, webhook
 from tailrace.kube.doctor.findings import Finding, Findings, Severity
 from tailrace.kube.doctor.routers import Router, router
-from tailrace.kube.doctor.seen import Part, Seen, account_of
+from tailrace.kube.doctor.seen import Part, Seen, account_of, webhook_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,8 @@ CHECKS: Final = (
     _row(installation.admin_endpoints, Part.SERVICES, Part.SLICES),
     _row(installation.gate_routers, Part.DEPLOYMENT, Part.SERVICES),
     _row(installation.lease, Part.LEASE),
-    _row(webhook.webhook, Part.DEPLOYMENT, Part.SERVICES, Part.SLICES, Part.WEBHOOKS, Part.SECRETS),
+    _row(webhook.registration, Part.DEPLOYMENT, Part.SERVICES, Part.SLICES, Part.WEBHOOKS),
+    _row(webhook.certificate, Part.DEPLOYMENT, Part.WEBHOOKS, Part.SECRETS),
     _row(servers.conditions, Part.SERVERS),
     _row(servers.ambiguous, Part.SERVERS),
     _row(servers.model, Part.SERVERS),
@@ -61,17 +62,22 @@ def examine(seen: Seen, routers: Sequence[Router] = ()) -> list[Finding]:
     found = [finding for check in CHECKS if not check.needs & seen.denied.keys() for finding in check.look(seen)]
     if not {Part.SERVERS, Part.PODS} & seen.denied.keys():
         found += [finding for each in routers for finding in router(each, seen)]
-    return found + [_unread(part, why) for part, why in seen.denied.items()]
+    return found + [_unread(seen, part, why) for part, why in seen.denied.items()]
 
 
-def _unread(part: Part, why: str) -> Finding:
-    verb = "create" if part is Part.REVIEWS else "list"
+def _unread(seen: Seen, part: Part, why: str) -> Finding:
     return Finding(
         severity=Severity.WARNING,
         check="unread",
         about=part.value,
         message=f"You may not read {part.value}, so what depends on them was not checked: {why}.",
         advice="Run it as somebody who may, or only where you may (--only).",
-        commands=(f"kubectl auth can-i {verb} {part.value} -A",),
+        commands=(f"kubectl auth can-i {_asked(seen, part)}",),
         anchor="not-allowed-to-look",
     )
+
+
+def _asked(seen: Seen, part: Part) -> str:
+    if part is Part.SECRETS:  # one is read, and nobody should be given more for it
+        return f"get secrets/{webhook_secret(seen.deployment)} -n {seen.look.namespace}"
+    return f"{'create' if part is Part.REVIEWS else 'list'} {part.value} -A"

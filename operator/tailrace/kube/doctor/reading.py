@@ -19,6 +19,8 @@ SERVICES: Final = Resource("", "v1", Part.SERVICES.value)
 SLICES: Final = Resource("discovery.k8s.io", "v1", Part.SLICES.value)
 WEBHOOKS: Final = Resource("admissionregistration.k8s.io", "v1", Part.WEBHOOKS.value, namespaced=False)
 SECRETS: Final = Resource("", "v1", Part.SECRETS.value)
+LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+"""Where `kubectl apply` keeps the whole object, the data of a Secret included."""
 AT_ONCE: Final = 8
 
 T = TypeVar("T")
@@ -60,11 +62,13 @@ def _by_name(documents: Iterable[Document]) -> dict[str, Document]:
 
 
 def _keyless(secret: Document | None) -> Document | None:
-    """Return the Secret without what nobody must see; that it is there is all that matters."""
+    """Return the Secret without what nobody must see; that its key is there is all that matters."""
     if secret is None:
         return None
-    data = secret.get("data") or {}
-    return secret | {"data": {name: text for name, text in data.items() if name != KEY} | {KEY: bool(data.get(KEY))}}
+    data, metadata = secret.get("data") or {}, secret.get("metadata") or {}
+    noted = {name: text for name, text in objects.annotations(secret).items() if name != LAST_APPLIED}
+    kept = {name: text for name, text in data.items() if name != KEY} | {KEY: bool(data.get(KEY))}
+    return secret | {"data": kept, "metadata": metadata | {"annotations": noted}}
 
 
 class _Reader:

@@ -20,14 +20,32 @@ SOON_SECONDS: Final = 7 * 86400.0
 _UNINJECTED: Final = "new pods of a selector get no drain gate, and nobody is told"
 
 
-def webhook(seen: Seen) -> Findings:
-    """Yield whether the API server calls the webhook, trusts its certificate, and reaches a replica."""
+def registration(seen: Seen) -> Findings:
+    """Yield whether the API server calls the webhook, and reaches a replica by it."""
     if not seen.setting("WEBHOOK_CERTIFICATES"):
         return
-    found = [*_asked(seen), *_certified(seen), *_reached(seen)]
+    found = [*_asked(seen), *_reached(seen)]
     yield from found
     if not found:
-        yield well("webhook", seen.home, "The webhook is registered, its certificate is valid and replicas serve it.")
+        yield well("webhook", seen.home, "The webhook is registered, and replicas serve it.")
+
+
+def certificate(seen: Seen) -> Findings:
+    """Yield whether the certificate of the webhook, where it is a Secret's, is one that the API server takes."""
+    name = webhook_secret(seen.deployment)
+    if name is None:
+        return
+    wrong = _what_is_wrong(seen, (seen.secret or {}).get("data") or {})
+    if not wrong:
+        yield well("webhook", seen.home, f"The webhook's certificate in Secret {name} is valid.")
+        return
+    yield _problem(
+        seen,
+        f"Secret {seen.look.namespace}/{name} of the webhook {wrong}: {_UNINJECTED}.",
+        "Have it renewed by whoever makes it: cert-manager, you, or the chart, which makes one when there is none.",
+        _renewal(seen, name),
+        "webhook-certificate",
+    )
 
 
 def _registered(seen: Seen) -> Iterator[Document]:
@@ -51,21 +69,6 @@ def _asked(seen: Seen) -> Findings:
         )
 
 
-def _certified(seen: Seen) -> Findings:
-    name = webhook_secret(seen.deployment)
-    if name is None:
-        return
-    wrong = _what_is_wrong(seen, (seen.secret or {}).get("data") or {})
-    if wrong:
-        yield _problem(
-            seen,
-            f"Secret {seen.look.namespace}/{name} of the webhook {wrong}: {_UNINJECTED}.",
-            "Have it renewed by whoever makes it: cert-manager, you, or the chart, which makes one when there is none.",
-            _renewal(seen, name),
-            "webhook-certificate",
-        )
-
-
 def _renewal(seen: Seen, name: str) -> tuple[str, ...]:
     """Return what has the chart make the Secret anew; one that somebody else made is only shown."""
     secret = f"-n {seen.look.namespace} {{}} secret {name}"
@@ -82,23 +85,30 @@ def _what_is_wrong(seen: Seen, data: Document) -> str:
         return "does not exist or lacks tls.crt or tls.key"
     try:
         ends = ends_at(_text(data["tls.crt"]))
-        mistrusted = any(_mistrusts(each, data) for each in _registered(seen))
     except ValueError as error:
-        return f"can't be read ({error})"
+        return f"has a tls.crt that can't be read ({error})"
     if ends < seen.now + SOON_SECONDS:
         tense = "ended" if ends < seen.now else "ends soon,"
         return f"has a certificate that {tense} {datetime.fromtimestamp(ends, UTC):%Y-%m-%d %H:%M} UTC"
-    return "was not made by the authority in caBundle of the MutatingWebhookConfiguration" if mistrusted else ""
+    return next((wrong for each in _registered(seen) if (wrong := _mistrust(each, data))), "")
 
 
-def _mistrusts(registered: Document, data: Document) -> bool:
-    """Whether the API server holds another authority than the Secret names; what neither says can't be told."""
+def _mistrust(registered: Document, data: Document) -> str:
+    """Return why the API server does not take the authority that the Secret names; empty where it does or none is."""
     bundle, authority = (registered.get("clientConfig") or {}).get("caBundle"), data.get("ca.crt")
-    return bool(bundle and authority and not certificates(_text(bundle)) & certificates(_text(authority)))
+    if not authority:
+        return ""
+    if not bundle:
+        return "names an authority (ca.crt), and caBundle of the MutatingWebhookConfiguration is empty"
+    try:
+        known = certificates(_text(bundle)) & certificates(_text(authority))
+    except ValueError as error:
+        return f"names an authority (ca.crt) that can't be compared with caBundle ({error})"
+    return "" if known else "was not made by the authority in caBundle of the MutatingWebhookConfiguration"
 
 
 def _text(encoded: str) -> str:
-    return base64.b64decode(encoded).decode("ascii")
+    return base64.b64decode(encoded).decode(errors="replace")
 
 
 def _reached(seen: Seen) -> Findings:
