@@ -37,6 +37,7 @@ from tailrace.link import ChildHealth, Cordon, Desired, GateMark, Member, Member
 from tailrace.running import Listener, Stop, listen, own_address, running
 from tailrace.settings import Settings
 from tailrace.telemetry.metrics import Metrics
+from tailrace.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -273,7 +274,7 @@ class Replica:
         """Say what is waited for, at once and again and again: whoever stops a replica must not take it for hung."""
         deadline = self.clock() + self.settings.settle_seconds + self.settings.shutdown_seconds
         while True:
-            what, seconds = self._left() or "idle connections to close", max(0.0, deadline - self.clock())
+            what, seconds = self._left() or "clients to turn elsewhere", max(0.0, deadline - self.clock())
             log.info("stopping: waits for %s, %.0f s at most; a second signal ends it at once", what, seconds)
             await self._sleep(SAY_SECONDS)
 
@@ -282,7 +283,7 @@ class Replica:
         held = self.router.held(self.clock())
         counts = {"request": max(held.carried, self.proxy.in_flight()), "lease": held.leases}
         oldest = f", the oldest {held.seconds:.0f} s old" if held.carried + held.leases else ""
-        return " and ".join(_counted(count, what) for what, count in counts.items() if count) + oldest
+        return " and ".join(counted(count, what) for what, count in counts.items() if count) + oldest
 
     async def _finish(self) -> None:
         """Take what arrives until nobody sends here any more, then new requests on old connections only, and finish.
@@ -308,10 +309,6 @@ class Replica:
     def _in_flight(self) -> int:
         """Return what keeps a stopping replica: attempts, leases, and requests whose client has yet to read the end."""
         return max(self.router.in_flight(), self.proxy.in_flight())
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def _member(settings: Settings) -> Member:

@@ -133,6 +133,7 @@ async def test_an_idle_serve_ends_at_once_with_idle_connections_open(client: Asy
     await Stream(client, 1).begin()
     serve.terminate()
     assert await asyncio.to_thread(serve.code, 5) == 0
+    assert "stopping: waits for clients to turn elsewhere, " in serve.log()
 
 
 async def test_a_stream_that_takes_too_long_is_ended_after_the_shutdown_time(

@@ -99,7 +99,7 @@ def test_each_seed_has_a_part_of_a_recorded_trace_of_its_own(tmp_path: Path) -> 
     [
         (3, 120.0, 5, r"3 requests, 3 of them in the 21 s .* 5 parts .* --seeds 3 is the most"),
         (60, 15.0, 5, r"60 requests, 2 of them in the 15 s .* --seeds 2 is the most .* --seconds 0 takes the whole"),
-        (1, 0.0, 2, r"1 requests, 1 of them in the 1 s .* --seeds 1 is the most"),
+        (1, 0.0, 2, r"1 request, 1 of them in the 1 s .* --seeds 1 is the most"),
     ],
 )
 def test_a_trace_with_too_few_requests_says_how_many_and_which_options_help(

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import typer
 
 from tailrace.cli.status import shown
+from tailrace.words import counted
 
 PATH = "/debug/pick"
 TIMEOUT_SECONDS = 5
@@ -112,7 +113,7 @@ def _message(error: HTTPError) -> str:
 
 def _lines(found: Explained) -> Iterator[str]:
     where = f"pool {found['pool']}, {found['strategy']}" if found["pool"] else "no pool"
-    yield f"model {found['model']}, about {_counted(found['tokens'], 'token')}; {where}"
+    yield f"model {found['model']}, about {counted(found['tokens'], 'token')}; {where}"
     refusal = found["refusal"]
     if refusal is not None:
         hint = HINTS.get(refusal["code"], "")
@@ -122,20 +123,16 @@ def _lines(found: Explained) -> Iterator[str]:
         yield from _table([_cells(each) for each in found["candidates"]])
     others = found["endpointsOfOtherModels"]
     if others:
-        yield f"\n{_counted(others, 'endpoint')} of other models only"
+        yield f"\n{counted(others, 'endpoint')} of other models only"
     elif not found["candidates"]:
         yield "\nthis router knows no endpoint at all"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def _cells(candidate: dict[str, Any]) -> tuple[str, ...]:
     parts = dict(candidate["parts"])
     score = parts.pop("score", None)
     failures = candidate.get("connectFailures", 0)
-    trouble = [f"no connection could be made {_counted(failures, 'time')} in a row"] if failures else []
+    trouble = [f"no connection could be made {counted(failures, 'time')} in a row"] if failures else []
     why = trouble + (candidate["against"] or [f"{name} {value:.6g}" for name, value in parts.items()])
     return (
         candidate["standing"],

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tailrace.words import counted
+
 DEFAULT_STRATEGIES = (
     "WeightedLeastConnections, PowerOfTwoChoices, LeastTokens, LeastEstimatedTTFT, "
     "kubeai-prefix-hash, sglang-cache-aware, llm-d-scorers"
@@ -117,7 +119,7 @@ def simulate(
 
 def _title(times: float, pods: int, slow_pods: int, slow_speed: float) -> str:
     slow = f", {slow_pods} of them at {slow_speed:g} times the speed" if slow_pods else ""
-    return f"{times:g} times the rate, {pods} {'pod' if pods == 1 else 'pods'}{slow}"
+    return f"{times:g} times the rate, {counted(pods, 'pod')}{slow}"
 
 
 def _write(path: Path, text: str) -> None:

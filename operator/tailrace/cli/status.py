@@ -77,8 +77,9 @@ def _from_cluster(kubeconfig: Path | None, namespace: str | None) -> list[Row]:
         typer.echo(f"cannot read InferenceServers: {error}", err=True)
         raise typer.Exit(2) from error
     except UnreachableError as error:
-        advice = "does `kubectl get namespaces` work? name the cluster with --kubeconfig, or ask a router with --admin"
-        typer.echo(f"cannot read InferenceServers: {error}; {advice} http://host:9090", err=True)
+        advice = "does `kubectl get namespaces` work? name the cluster with --kubeconfig"
+        other = "without a cluster use --admin http://host:9090"
+        typer.echo(f"cannot read InferenceServers: {error}; {advice}; {other}", err=True)
         raise typer.Exit(2) from error
 
 

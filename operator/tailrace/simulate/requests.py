@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tailrace.simulate.trace import BadTraceError, Trace, read_trace
 from tailrace.simulate.workloads import WORKLOADS, generate
+from tailrace.words import counted
 
 
 def source(path: Path | None, workload: str, *, rate: float, seconds: float, parts: int) -> Callable[[int], Trace]:
@@ -44,7 +45,7 @@ def _too_few(trace: Trace, taken: float, parts: int) -> str:
     enough = next((n for n in range(parts - 1, 0, -1) if all(part.arrivals for part in _cut(some, taken, n))), 0)
     fewer = f"--seeds {enough} is the most that these are enough for; " if enough else ""
     return (
-        f"the trace has {len(trace.arrivals)} requests, {len(some.arrivals)} of them in the {taken:.0f} s that are "
-        f"taken; {parts} parts of that, one for each seed, would leave one empty. {fewer}"
+        f"the trace has {counted(len(trace.arrivals), 'request')}, {len(some.arrivals)} of them in the {taken:.0f} s "
+        f"that are taken; {parts} parts of that, one for each seed, would leave one empty. {fewer}"
         "--seconds 0 takes the whole trace"
     )
