@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tailrace.simulate.engine import Hardware
 from tailrace.simulate.requests import source
+from tailrace.simulate.run import simulate
 from tailrace.simulate.trace import Arrival, BadTraceError, Trace, read_trace
 
 MOONCAKE = """\
@@ -49,10 +51,42 @@ def test_azure_s_table_has_times_of_day(tmp_path: Path) -> None:
 
 
 def test_a_table_of_one_s_own_may_name_sessions(tmp_path: Path) -> None:
-    assert read_trace(written(tmp_path, OWN)).arrivals == (
-        Arrival(0.0, 100, 20, session="a"),
-        Arrival(1.5, 50, 1),
-    )
+    arrivals = read_trace(written(tmp_path, OWN)).arrivals
+    assert [(each.at, each.prompt, each.output, each.session) for each in arrivals] == [
+        (0.0, 100, 20, "a"),
+        (1.5, 50, 1, ""),
+    ]
+
+
+@pytest.mark.parametrize("content", [AZURE, OWN + "20,300,9,a\n21,300,9,a\n"], ids=["azure", "own"])
+def test_no_two_prompts_of_a_table_begin_alike_even_of_one_session(tmp_path: Path, content: str) -> None:
+    blocks = [block for each in read_trace(written(tmp_path, content)).arrivals for block in each.chain]
+    assert len(set(blocks)) == len(blocks) > 0
+
+
+def test_a_prompt_of_a_table_has_as_many_blocks_as_it_is_long_and_at_least_one(tmp_path: Path) -> None:
+    lengths = (1, 127, 128, 255, 256, 12_800)
+    rows = "".join(f"{number},{length},1\n" for number, length in enumerate(lengths))
+    trace = read_trace(written(tmp_path, "seconds,prompt,output\n" + rows))
+    assert trace.block_tokens == 128
+    assert [len(each.chain) for each in trace.arrivals] == [1, 1, 1, 1, 2, 100]
+
+
+def test_a_line_of_mooncake_s_without_ids_is_like_no_other(tmp_path: Path) -> None:
+    more = "".join(f'{{"timestamp": {at}, "input_length": 1024, "output_length": 1}}\n' for at in (9000, 12000))
+    chains = [each.chain for each in read_trace(written(tmp_path, MOONCAKE + more)).arrivals]
+    assert chains[:2] == [(0, 1, 2), (0, 14)]
+    assert [len(chain) for chain in chains[2:]] == [2, 2]
+    assert len({0, 1, 2, 14, *chains[2], *chains[3]}) == 8
+
+
+@pytest.mark.parametrize("rule", ["kubeai-prefix-hash", "sglang-cache-aware"])
+def test_rules_that_look_at_prompts_spread_those_of_a_table(tmp_path: Path, rule: str) -> None:
+    """One at a time, so that nothing but the prompts tells requests apart: not even the count of those in flight."""
+    rows = "".join(f"{60 * number},100,1\n" for number in range(40))
+    trace = read_trace(written(tmp_path, "seconds,prompt,output\n" + rows))
+    run = simulate(trace, [Hardware()] * 4, rule, seed=1)
+    assert set(run.places) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize(

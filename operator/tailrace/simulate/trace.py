@@ -7,9 +7,13 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import groupby
+from itertools import count, filterfalse, groupby, islice
 from operator import attrgetter
 from pathlib import Path
+
+MOONCAKE_BLOCK_TOKENS = 512
+TABLE_BLOCK_TOKENS = 128
+"""Tables tell of no blocks. Theirs are small, so that few prompts are shorter than one."""
 
 
 class BadTraceError(ValueError):
@@ -35,7 +39,7 @@ class Trace:
     """Requests in order of time; a block of a chain stands for ``block_tokens`` tokens."""
 
     arrivals: tuple[Arrival, ...]
-    block_tokens: int = 512
+    block_tokens: int = MOONCAKE_BLOCK_TOKENS
 
     def faster(self, factor: float) -> Trace:
         """Return the same requests at that many times the rate."""
@@ -55,20 +59,33 @@ class Trace:
 def read_trace(path: Path) -> Trace:
     """Read Mooncake's JSON lines, Azure's CSV, or a CSV with the columns seconds, prompt, output[, session].
 
-    ``BadTraceError`` when it is none of them.
+    A prompt of which no beginning is told is like no other. ``BadTraceError`` when the file is none of them.
     """
     try:
         with path.open(encoding="utf-8", newline="") as lines:
             first = lines.readline()
             lines.seek(0)
-            arrivals = tuple(_spread(_mooncake(lines)) if first.startswith("{") else _table(lines))
+            tells = first.startswith("{")
+            block_tokens = MOONCAKE_BLOCK_TOKENS if tells else TABLE_BLOCK_TOKENS
+            arrivals = _with_blocks(tuple(_spread(_mooncake(lines)) if tells else _table(lines)), block_tokens)
     except OSError as error:
         raise BadTraceError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (KeyError, ValueError, TypeError) as error:
         raise BadTraceError(f"{path}: {error}; see `tailrace simulate --help` for what can be read") from error
     if not arrivals:
         raise BadTraceError(f"{path}: holds no requests")
-    return Trace(tuple(sorted(arrivals, key=lambda arrival: arrival.at)))
+    return Trace(tuple(sorted(arrivals, key=lambda arrival: arrival.at)), block_tokens)
+
+
+def _with_blocks(arrivals: tuple[Arrival, ...], block_tokens: int) -> tuple[Arrival, ...]:
+    """Give prompts without blocks as many whole ones as they have, at least one, that no other prompt has."""
+    known = {block for arrival in arrivals for block in arrival.chain}
+    fresh = filterfalse(known.__contains__, count(1))
+
+    def own(prompt: int) -> tuple[int, ...]:
+        return tuple(islice(fresh, max(1, prompt // block_tokens)))
+
+    return tuple(arrival if arrival.chain else replace(arrival, chain=own(arrival.prompt)) for arrival in arrivals)
 
 
 def _mooncake(lines: Iterable[str]) -> Iterator[Arrival]:
@@ -104,7 +121,7 @@ def _table(lines: Iterable[str]) -> Iterator[Arrival]:
     for row in csv.DictReader(lines):
         arrival = _azure(row) if "TIMESTAMP" in row else _own(row)
         start = arrival.at if start is None else start
-        yield Arrival(max(0.0, arrival.at - start), arrival.prompt, arrival.output, arrival.chain, arrival.session)
+        yield replace(arrival, at=max(0.0, arrival.at - start))
 
 
 def _azure(row: dict[str, str]) -> Arrival:
