@@ -16,6 +16,7 @@ from tailrace.core.sources.base import Source
 from tailrace.core.sources.classes import ClassSource
 from tailrace.core.sources.heaps import in_order
 from tailrace.core.sources.least import LeastSource
+from tailrace.core.sources.places import PLACE_BITS
 from tailrace.core.sources.rotation import RotationSource
 from tailrace.core.sources.sample import SampleSource
 from tailrace.core.sources.session import SessionSource
@@ -146,6 +147,19 @@ def test_the_best_of_every_class_come_first() -> None:
     source.remove(all_of[0])
     assert [each.uid for each in source.offer()] == ["e1", "e2", "e3", "e4"]
     assert len(source._classes) == 1
+
+
+def test_a_look_at_a_single_class_mends_what_it_passes_or_the_next_would_pass_it_again() -> None:
+    source = ClassSource(lambda _: 0, BY_LOAD_RATIO)
+    a, b = endpoint("a", 4, 80, 0), endpoint("b", 4, 80, 1)
+    for each in (a, b):
+        source.update(each)
+    assert next(source.offer()) is a
+    a.in_flight = 2
+    assert next(source.offer()) is b
+    heap, before = source._classes[0]._heap, endpoint("before", 4, 80, 0)
+    assert heap[0] == min(heap)
+    assert len([entry for entry in heap if entry >> PLACE_BITS == BY_LOAD_RATIO.key(before)]) == 1
 
 
 @every_source

@@ -61,9 +61,7 @@ class ClassSource(Source):
     def offer(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:
         """Yield the best of each class, then the second of each, and so on."""
         classes = list(self._classes.values())
-        first = (
-            [endpoint for members in classes if (endpoint := members.best()) is not None] if len(classes) > 1 else []
-        )
+        first = [endpoint for members in classes if (endpoint := members.best()) is not None]
         yield from first
         offers = [members.offer(request, now) for members in classes]
         yield from (endpoint for endpoint in _in_turns(offers) if endpoint not in first)
