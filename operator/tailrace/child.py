@@ -7,8 +7,9 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tailrace.link import (
     Cordon,
@@ -112,7 +113,7 @@ class KubernetesChild:
                 self._send(cordon)
             await self._read(_output(self._process))
         finally:
-            await self._stop(self._process)
+            await _to_its_end(self._stop(self._process))
 
     async def _read(self, output: asyncio.StreamReader) -> None:
         while (message := await receive(output)) is not None:
@@ -231,6 +232,16 @@ class KubernetesChild:
 def agent_command(me: Member) -> list[str]:
     """Return how this very program is started as its own child, on behalf of this member."""
     return [sys.executable, "-m", "tailrace", "kube-agent", "--", me.id, me.address, me.pod_uid]
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work whole, even when the waiting for it is cancelled: a child half stopped would stay behind."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _unasked(ticket: int, why: str) -> Reviewed:

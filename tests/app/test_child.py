@@ -360,6 +360,18 @@ async def test_a_cancelled_parent_leaves_no_child_and_no_zombie(tmp_path: Path, 
     assert not family.parent.alive
 
 
+async def test_a_parent_cancelled_while_it_stops_a_child_still_stops_it(tmp_path: Path) -> None:
+    broken = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + TELL_PID + "os.write(1, b'y' * 99)\ntime.sleep(60)"
+    family, pid = await family_of_one(broken, tmp_path)
+    process = family.parent._process
+    assert process is not None
+    assert process.stdin is not None
+    await eventually(process.stdin.is_closing)
+    await asyncio.wait_for(family.end(), 5)
+    assert not exists(pid)
+    assert not family.parent.alive
+
+
 async def test_a_polite_child_may_finish_its_work_when_it_is_told_to_end(tmp_path: Path) -> None:
     goodbye = "def bye(*_):\n    open('done', 'w').close()\n    os._exit(0)\nsignal.signal(signal.SIGTERM, bye)\n"
     family, _ = await family_of_one(goodbye + TELL_PID + "time.sleep(60)", tmp_path, replace(QUICK, stop=30.0))
