@@ -44,6 +44,12 @@ class Deletions:
                 self.at_deletion.setdefault(uid, self._before[uid])
             await asyncio.sleep(0.1)
 
+    async def every_pod_streams(self) -> None:
+        """Wait until every pod was seen with a stream."""
+        await asyncio.to_thread(
+            eventually, lambda: self._before and all(self._before.values()), what="every pod streams"
+        )
+
     async def seen(self, number: int) -> None:
         """Wait until so many pods were seen deleting; a command that asks for it may be done before."""
         await asyncio.to_thread(eventually, lambda: len(self.at_deletion) >= number, what=f"{number} pods deleting")
@@ -64,6 +70,7 @@ async def _under_load(servers: Servers, replica: Replica, seed: int) -> AsyncIte
         deletions = Deletions(servers, load)
         watching = asyncio.create_task(deletions.watch())
         await asyncio.sleep(WARM_UP_SECONDS)
+        await deletions.every_pod_streams()
         yield load, deletions
         await asyncio.to_thread(_until_nobody_terminates, servers)
         watching.cancel()

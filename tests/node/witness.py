@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Self
@@ -39,7 +39,7 @@ class Witness:
     load: Load
     port: int = 8000
     going: dict[str, Going] = field(default_factory=dict)
-    _whole: dict[str, int] = field(default_factory=dict)
+    _whole: dict[str, Going] = field(default_factory=dict)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._watch())
@@ -72,6 +72,8 @@ class Witness:
     def _note(self, pods: list[Document], now: float) -> None:
         for pod in pods:
             self._note_pod(pod, now)
+        for uid in self._whole.keys() - self.going.keys() - {pod["metadata"]["uid"] for pod in pods}:
+            self.going[uid] = replace(self._whole[uid], seen_at=now, deleted_at=now)  # it went between two polls
         held = {pod["metadata"]["uid"] for pod in pods if OURS in pod["metadata"].get("finalizers", ())}
         for going in self.going.values():
             if going.uid not in held and going.finalizer_gone_at is None:
@@ -81,12 +83,14 @@ class Witness:
         about = pod["metadata"]
         uid, address = about["uid"], f"{pod['status'].get('podIP')}:{self.port}"
         streaming = len(self.load.streaming_from(address))
+        as_it_is = Going(about["name"], uid, address, streaming, now, now)
         if "deletionTimestamp" not in about:
-            self._whole[uid] = streaming
+            self._whole[uid] = as_it_is
         elif uid not in self.going:
             deleted = datetime.fromisoformat(about["deletionTimestamp"]).timestamp()
             deleted -= about.get("deletionGracePeriodSeconds", 0)
-            self.going[uid] = Going(about["name"], uid, address, self._whole.get(uid, streaming), now, deleted)
+            streaming = self._whole.get(uid, as_it_is).streaming
+            self.going[uid] = replace(as_it_is, streaming=streaming, deleted_at=deleted)
 
 
 class PodLog:
