@@ -251,6 +251,17 @@ def completed(cell: Cell, last: Sequence[Cell]) -> Cell:
     return replace(cell, figures=figures_then | cell.figures)
 
 
+def unknown_without_them(wanted: Sequence[Task], last: Sequence[Cell], seeds: int) -> str:
+    """Return a setting that is wanted and of which the last results have not everybody's figures of so many seeds."""
+    whole = {
+        (cell.requests, cell.fleet, cell.load)
+        for cell in last
+        if cell.figures.keys() >= set(EVERYBODY) and all(len(each) == seeds for each in cell.figures.values())
+    }
+    settings = ((task.requests, task.fleet, task.load) for task in wanted)
+    return next((f"{one[0]}, {one[1]}, {one[2]:g} with {seeds} seeds" for one in settings if one not in whole), "")
+
+
 def write(done: Sequence[Cell]) -> None:
     """Write the results for programs and for people."""
     RESULTS.mkdir(exist_ok=True)
@@ -275,6 +286,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--only", action="append", choices=EVERYBODY)
     options = parser.parse_args(arguments)
     last = kept() if options.add or options.only else []
+    if options.only and (missing := unknown_without_them(tasks(options), last, options.seeds)):
+        parser.error(f"--only keeps the figures of all others, but the last results have none of {missing}")
     done = [cell for cell in last if cell.figures.keys() >= set(EVERYBODY)]
     for found in cells(tasks(options), options.workers):
         cell = completed(found, last)
