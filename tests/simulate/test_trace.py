@@ -93,11 +93,17 @@ def test_rules_that_look_at_prompts_spread_those_of_a_table(tmp_path: Path, rule
     ("content", "said"),
     [
         ("", "holds no requests"),
-        ("when,what\n1,2\n", "seconds"),
-        ("seconds,prompt,output\n1,many,2\n", "many"),
-        ('{"timestamp": 0}\n', "line 1"),
+        ("when,what\n1,2\n", r"line 1: no column 'seconds'; expected seconds, prompt, output"),
+        ("seconds,prompt,output\n1,2,3\n1,many,2\n", r"line 3: prompt is 'many', which is no number"),
+        ("seconds,prompt,output\n1,2\n", r"line 2: output is None, which is no number"),
+        ("seconds,prompt,output\nnan,2,3\n", r"line 2: seconds is 'nan', which is no time"),
+        ("seconds,prompt,output\n1,1000000000000,3\n", r"line 2: prompt is 1000000000000, more than 10000000"),
+        ("seconds,prompt,output\n1," + "2" * 200_000 + ",3\n", r"field larger than"),
+        ('{"timestamp": 0}\n', r"line 1: no 'input_length'; expected timestamp"),
+        ('{"timestamp": null, "input_length": 1, "output_length": 1}\n', r"line 1: timestamp is None"),
+        ('{"timestamp": 0, "input_length": 1, "output_length": 1e99}\n', r"line 1: output_length is 1e\+99"),
         ("{nonsense\n", "line 1"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\nnoon,1,2\n", "noon"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\nnoon,1,2\n", r"line 2: .*noon"),
     ],
 )
 def test_what_is_no_trace_is_said_with_the_file(tmp_path: Path, content: str, said: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 from tailrace.simulate.trace import BadTraceError, Trace, read_trace
@@ -28,21 +30,22 @@ def source(path: Path | None, workload: str, *, rate: float, seconds: float, par
 def _parts(trace: Trace, seconds: float, parts: int) -> Callable[[int], Trace]:
     whole = trace.arrivals[-1].at + 1.0
     taken = min(seconds, whole) if seconds else whole
-    made = _cut(trace, taken, parts)
-    if not all(part.arrivals for part in made):
+    if not _all_have_some(trace, taken, parts):
         raise BadTraceError(_too_few(trace, taken, parts))
-    return made.__getitem__
-
-
-def _cut(trace: Trace, taken: float, parts: int) -> list[Trace]:
     length = taken / parts
-    return [trace.between(part * length, (part + 1) * length) for part in range(parts)]
+    return [trace.between(part * length, (part + 1) * length) for part in range(parts)].__getitem__
+
+
+def _all_have_some(trace: Trace, taken: float, parts: int) -> bool:
+    times = [arrival.at for arrival in trace.arrivals]
+    bounds = [bisect_left(times, part * (taken / parts)) for part in range(parts + 1)]
+    return all(first < end for first, end in pairwise(bounds))
 
 
 def _too_few(trace: Trace, taken: float, parts: int) -> str:
     """Say what the trace has, and the most seeds that it is enough for."""
     some = trace.between(0.0, taken)
-    enough = next((n for n in range(parts - 1, 0, -1) if all(part.arrivals for part in _cut(some, taken, n))), 0)
+    enough = next((n for n in range(parts - 1, 0, -1) if _all_have_some(some, taken, n)), 0)
     fewer = f"--seeds {enough} is the most that these are enough for; " if enough else ""
     return (
         f"the trace has {counted(len(trace.arrivals), 'request')}, {len(some.arrivals)} of them in the {taken:.0f} s "

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count, filterfalse, groupby, islice
+from math import isfinite, nan
 from operator import attrgetter
 from pathlib import Path
 
 MOONCAKE_BLOCK_TOKENS = 512
 TABLE_BLOCK_TOKENS = 128
 """Tables tell of no blocks. Theirs are small, so that few prompts are shorter than one."""
+MOST_TOKENS = 10_000_000
+"""A longer prompt or answer is a mistake, and would fill the memory with its blocks."""
 
 
 class BadTraceError(ValueError):
@@ -70,7 +73,7 @@ def read_trace(path: Path) -> Trace:
             arrivals = _with_blocks(tuple(_spread(_mooncake(lines)) if tells else _table(lines)), block_tokens)
     except OSError as error:
         raise BadTraceError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise BadTraceError(f"{path}: {error}; see `tailrace simulate --help` for what can be read") from error
     if not arrivals:
         raise BadTraceError(f"{path}: holds no requests")
@@ -94,13 +97,15 @@ def _mooncake(lines: Iterable[str]) -> Iterator[Arrival]:
         try:
             row = json.loads(line)
             yield Arrival(
-                row["timestamp"] / 1000,
-                max(1, int(row["input_length"])),
-                max(1, int(row["output_length"])),
+                _moment("timestamp", row["timestamp"], 1e-3),
+                _tokens("input_length", row["input_length"]),
+                _tokens("output_length", row["output_length"]),
                 tuple(row.get("hash_ids", ())),
             )
-        except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(f"line {number}: {error!r}; expected timestamp, input_length, output_length") from error
+        except KeyError as error:
+            raise ValueError(f"line {number}: no {error}; expected timestamp, input_length, output_length") from error
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"line {number}: {error}; expected timestamp, input_length, output_length") from error
 
 
 def _spread(arrivals: Iterable[Arrival]) -> Iterator[Arrival]:
@@ -118,19 +123,51 @@ def _spread(arrivals: Iterable[Arrival]) -> Iterator[Arrival]:
 
 def _table(lines: Iterable[str]) -> Iterator[Arrival]:
     start: float | None = None
-    for row in csv.DictReader(lines):
-        arrival = _azure(row) if "TIMESTAMP" in row else _own(row)
+    rows = csv.DictReader(lines)
+    for row in rows:
+        try:
+            arrival = _azure(row) if "TIMESTAMP" in row else _own(row)
+        except KeyError as error:
+            raise ValueError(f"line 1: no column {error}; expected seconds, prompt, output[, session]") from error
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"line {rows.line_num}: {error}") from error
         start = arrival.at if start is None else start
         yield replace(arrival, at=max(0.0, arrival.at - start))
 
 
-def _azure(row: dict[str, str]) -> Arrival:
+def _azure(row: Mapping[str, str]) -> Arrival:
     """Read a row of Azure's LLM inference traces (2023): a time of day to 100 ns, and lengths."""
     at = datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp()  # only differences count
-    return Arrival(at, max(1, int(row["ContextTokens"])), max(1, int(row["GeneratedTokens"])))
-
-
-def _own(row: dict[str, str]) -> Arrival:
     return Arrival(
-        float(row["seconds"]), max(1, int(row["prompt"])), max(1, int(row["output"])), session=row.get("session") or ""
+        at, _tokens("ContextTokens", row["ContextTokens"]), _tokens("GeneratedTokens", row["GeneratedTokens"])
     )
+
+
+def _own(row: Mapping[str, str]) -> Arrival:
+    at = _moment("seconds", row["seconds"])
+    prompt, output = _tokens("prompt", row["prompt"]), _tokens("output", row["output"])
+    return Arrival(at, prompt, output, session=row.get("session") or "")
+
+
+def _moment(field: str, value: object, unit: float = 1.0) -> float:
+    """Return the field's seconds."""
+    try:
+        moment = float(str(value)) * unit
+    except ValueError:
+        moment = nan
+    if not isfinite(moment):
+        raise ValueError(f"{field} is {value!r}, which is no time")
+    return moment
+
+
+def _tokens(field: str, value: object) -> int:
+    """Return the field's number, at least 1: an engine computes one token even where a trace tells of none."""
+    try:
+        tokens = float(str(value))
+    except ValueError:
+        tokens = nan
+    if not tokens.is_integer():
+        raise ValueError(f"{field} is {value!r}, which is no number of tokens")
+    if tokens > MOST_TOKENS:
+        raise ValueError(f"{field} is {value}, more than {MOST_TOKENS} tokens")
+    return max(1, int(tokens))
