@@ -32,7 +32,7 @@ image: ## Build the image with docker; ARGS="-t registry.example/tailrace:0.1.0"
 test: setup ## Run every test, the cluster suites included; builds the cluster's binaries first
 	$(BIN)/python -m tests.cluster build
 	$(BIN)/python -m tests.node build
-	$(BIN)/pytest -n 2 --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n 3 --no-loadscope-reorder $(ARGS)
 
 check: setup ## Check format, lint, types, layers and the core's coverage; print the code's statistics
 	$(BIN)/ruff format --check

@@ -434,7 +434,11 @@ class Spec(Part):
         default=8000,
         description="Port on which the pods serve the OpenAI API. Addresses in endpoints carry their own.",
     )
-    capacity: Capacity = Field(default=32, description="Requests that one pod takes at once, 1 to 1000.")
+    capacity: Capacity = Field(
+        default=32,
+        description="Requests that one pod takes at once, 1 to 1000: as many as its engine runs at once, such as vLLM's "
+        "--max-num-seqs.",
+    )
     gpu_memory_gb: GpuMemory | None = Field(
         default=None,
         description="GPU memory of one pod in GB, all its GPUs together. Left out: read from the node's labels.",
