@@ -4,6 +4,7 @@ Each runs in a process of its own, so that none measures what another left behin
 and kept in results/NAME.txt, below a line about the machine.
 """
 
+import ast
 import os
 import platform
 import subprocess
@@ -47,6 +48,21 @@ def run(name: str, options: list[str]) -> bool:
     return True
 
 
+def told(name: str) -> str:
+    """Return what a benchmark says of itself, and its options if it has some."""
+    program = (FOLDER / f"{name}.py").read_text()
+    if "ArgumentParser(" in program:
+        command = [sys.executable, "-m", f"bench.{name}", "--help"]
+        return subprocess.run(command, cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return f"{ast.get_docstring(ast.parse(program)) or name}\n\nIt has no options.\n"
+
+
+def overview() -> str:
+    """Return what can be run, a line each."""
+    first = {name: (ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text())) or "") for name in names()}
+    return "\n".join([__doc__, *(f"  {name:<12}{text.partition(chr(10))[0]}" for name, text in first.items())])
+
+
 def main(arguments: list[str]) -> int:
     """Run the benchmarks named, or all, with the options that follow the names; return the exit code."""
     wanted = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
@@ -55,6 +71,9 @@ def main(arguments: list[str]) -> int:
     if unknown:
         print(f"bench: no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(names())}", file=sys.stderr)
         return 2
+    if {"-h", "--help"} & set(options):
+        print("\n".join(told(name) for name in wanted) or overview())
+        return 0
     failures = sum(not run(name, options) for name in wanted or sorted(set(names()) - JOBS_OF_THEIR_OWN))
     return min(failures, 1)
 

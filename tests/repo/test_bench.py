@@ -55,3 +55,19 @@ def test_a_benchmark_with_a_job_of_its_own_runs_only_when_named(folder: Path) ->
 
 def test_the_machine_is_described_without_its_name() -> None:
     assert platform.node() not in bench.machine()
+
+
+def test_help_runs_nothing_and_keeps_the_results(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "good.py").write_text('"""How good it is.\n\nVery."""\n' + PROGRAM.format(does="print('1.5 us')"))
+    (folder / "asks.py").write_text(
+        '"""What it asks."""\nimport argparse\n'
+        + PROGRAM.format(does="argparse.ArgumentParser(description=__doc__).parse_args()")
+    )
+    assert bench.main(["--help"]) == 0
+    assert "  good        How good it is." in capsys.readouterr().out
+    assert bench.main(["good", "asks", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "Very.\n\nIt has no options." in said
+    assert "What it asks." in said
+    assert "--help" in said
+    assert not (folder / "results").exists()
