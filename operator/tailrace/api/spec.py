@@ -436,8 +436,8 @@ class Spec(Part):
     )
     capacity: Capacity = Field(
         default=32,
-        description="Requests that one pod takes at once, 1 to 1000: as many as its engine runs at once, such as vLLM's "
-        "--max-num-seqs.",
+        description="Requests that one pod takes at once, 1 to 1000: as many as its engine runs at once, such as "
+        "vLLM's --max-num-seqs.",
     )
     gpu_memory_gb: GpuMemory | None = Field(
         default=None,
