@@ -71,7 +71,7 @@ def deployment(seen: Seen) -> Findings:
     """Yield whether the operator runs, and in as many replicas as it should."""
     live = seen.deployment
     if live is None:
-        yield _problem(
+        yield problem(
             seen,
             f"Deployment {seen.home} does not exist: no router runs in this cluster.",
             "Install it; if it has another name say so: --namespace, --name.",
@@ -84,7 +84,7 @@ def deployment(seen: Seen) -> Findings:
     where = f"-n {seen.look.namespace}"
     if wanted == 0:
         scale = f"kubectl {where} scale deployment/{seen.look.name} --replicas=1"
-        yield _problem(
+        yield problem(
             seen, f"Deployment {seen.home} is scaled to 0.", "Start a replica.", (scale,), "operator-not-available"
         )
     elif able < wanted:
@@ -98,7 +98,7 @@ def _unavailable(seen: Seen, live: Document, able: int, wanted: int) -> Finding:
     told = [found for kind in conditions if (found := objects.condition(live, kind)) and _is_bad(found)]
     why = f": {told[0].get('message')}" if told else ""
     where, selector = f"-n {seen.look.namespace}", _selector(live)
-    return _problem(
+    return problem(
         seen,
         f"Only {able} of {wanted} replicas of Deployment {seen.home} are available{why}",
         "See what keeps its pods from being ready; a missing right or definition is told by the other findings.",
@@ -117,7 +117,7 @@ def _selector(live: Document) -> str:
     return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
-def _problem(
+def problem(
     seen: Seen,
     message: str,
     advice: str,
@@ -125,9 +125,11 @@ def _problem(
     anchor: str,
     *,
     check: str = "deployment",
+    severity: Severity = Severity.ERROR,
 ) -> Finding:
+    """Return what is wrong with the installation as a whole."""
     return Finding(
-        severity=Severity.ERROR,
+        severity=severity,
         check=check,
         about=seen.home,
         message=message,
@@ -144,7 +146,7 @@ def services(seen: Seen) -> Findings:
     if not missing:
         yield well("services", seen.home, f"Services {', '.join(wanted)} exist.")
         return
-    yield _problem(
+    yield problem(
         seen,
         f"Service {', '.join(missing)} does not exist in {seen.look.namespace}.",
         "Without proxy and routing clients find no router; without admin drain gates find none.",
@@ -163,7 +165,7 @@ def admin_endpoints(seen: Seen) -> Findings:
     if addresses:
         yield well("admin-endpoints", name, f"Service {name} leads to the routers; addresses: {addresses}.")
         return
-    yield _problem(
+    yield problem(
         seen,
         f"Service {name} leads to no router: drain gates can't say hello and drains rely on the engines' gauges alone.",
         "Compare the Service's selector with the labels of the operator's pods, and see that they run.",
@@ -185,7 +187,7 @@ def gate_routers(seen: Seen) -> Findings:
     if not lost:
         yield well("gate-routers", seen.home, f"TAILRACE_GATE_ROUTERS sends drain gates to {said}.")
         return
-    yield _problem(
+    yield problem(
         seen,
         f"TAILRACE_GATE_ROUTERS sends drain gates to {', '.join(lost)}, which is no admin Service of "
         f"{seen.look.namespace}.",
@@ -234,7 +236,7 @@ def lease(seen: Seen) -> Findings:
     if holder and age <= float(spec.get("leaseDurationSeconds") or 0) + CLOCK_SECONDS:
         yield well("lease", name, f"{holder} leads; it renewed the Lease {max(0.0, age):.0f} s ago.")
         return
-    yield _problem(
+    yield problem(
         seen,
         f"Nobody leads: Lease {seen.look.namespace}/{name} {_why_nobody(seen, holder, age)}. Nothing is written to the "
         "cluster: pods that have drained stay Terminating and status stands still.",

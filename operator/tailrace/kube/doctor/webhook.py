@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from tailrace.kube.client import Document
 from tailrace.kube.doctor.certificates import certificates, ends_at
-from tailrace.kube.doctor.findings import Finding, Findings, Severity, well
-from tailrace.kube.doctor.installation import install_commands
+from tailrace.kube.doctor.findings import Findings, Severity, well
+from tailrace.kube.doctor.installation import install_commands, problem
 from tailrace.kube.doctor.seen import KEY, Seen, helm_release, webhook_secret
 
 WEBHOOK: Final = "pods.tailrace.dev"
@@ -18,6 +19,7 @@ SOON_SECONDS: Final = 7 * 86400.0
 """How long before its end a certificate is called out: whoever renews it should have done so by then."""
 
 _UNINJECTED: Final = "new pods of a selector get no drain gate, and nobody is told"
+_warning = partial(problem, check="webhook", severity=Severity.WARNING)
 
 
 def registration(seen: Seen) -> Findings:
@@ -39,7 +41,7 @@ def certificate(seen: Seen) -> Findings:
     if not wrong:
         yield well("webhook", seen.home, f"The webhook's certificate in Secret {name} is valid.")
         return
-    yield _problem(
+    yield _warning(
         seen,
         f"Secret {seen.look.namespace}/{name} of the webhook {wrong}: {_UNINJECTED}.",
         "Have it renewed by whoever makes it: cert-manager, you, or the chart, which makes one when there is none.",
@@ -60,7 +62,7 @@ def _registered(seen: Seen) -> Iterator[Document]:
 
 def _asked(seen: Seen) -> Findings:
     if not any(_registered(seen)):
-        yield _problem(
+        yield _warning(
             seen,
             f"No MutatingWebhookConfiguration calls the webhook of {seen.home}, though it is on: {_UNINJECTED}.",
             "Install it again; or turn the webhook off.",
@@ -116,7 +118,7 @@ def _reached(seen: Seen) -> Findings:
         name = str(each["clientConfig"]["service"].get("name"))
         if name in seen.services and seen.addresses(name):
             continue
-        yield _problem(
+        yield _warning(
             seen,
             f"Service {seen.look.namespace}/{name} of the webhook {_why_unreached(seen, name)}: {_UNINJECTED}.",
             "See that the Service exists, and that replicas are ready.",
@@ -127,15 +129,3 @@ def _reached(seen: Seen) -> Findings:
 
 def _why_unreached(seen: Seen, name: str) -> str:
     return "leads to no replica that is ready" if name in seen.services else "does not exist"
-
-
-def _problem(seen: Seen, message: str, advice: str, commands: tuple[str, ...], anchor: str) -> Finding:
-    return Finding(
-        severity=Severity.WARNING,
-        check="webhook",
-        about=seen.home,
-        message=message,
-        advice=advice,
-        commands=commands,
-        anchor=anchor,
-    )
