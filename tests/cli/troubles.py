@@ -15,8 +15,6 @@ from tailrace.core import exchange
 from tailrace.core.model import RefusalCode
 
 PACKAGE = Path(__file__).resolve().parents[2] / "operator" / "tailrace"
-VARIABLE_TYPES = ("Progressing", "Degraded")
-"""Types whose reason may be that of any problem."""
 
 
 def calls(folder: str, *names: str) -> Iterator[ast.Call]:

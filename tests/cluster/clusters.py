@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from tests.cluster.controlplane import ClusterError
 from tests.cluster.kubeconfigs import write_kubeconfig
@@ -76,12 +75,6 @@ class Cluster:
         name = (service_account or "bearer").replace("/", "_")
         path = self.workdir / "kubeconfigs" / f"{name}-{abs(hash(presented)):x}.kubeconfig"
         return write_kubeconfig(path, server=self.server, ca_file=self.ca_file, token=presented, user=name)
-
-    @property
-    def host_and_port(self) -> tuple[str, int]:
-        """The API server's address for in-cluster style settings."""
-        parts = urlsplit(self.server)
-        return parts.hostname or "", parts.port or 443
 
 
 class OwnCluster(Cluster):

@@ -6,7 +6,6 @@ from random import Random
 import pytest
 from tests.core.world import BOOT, ME, endpoint, pod, server
 
-from tailrace.core.endpoint import Endpoint
 from tailrace.core.model import (
     EndpointGone,
     EndpointSeen,
@@ -181,4 +180,3 @@ def test_old_sessions_make_room() -> None:
     notes.open(one, asks("d"), 2.0 + TTL)
     assert len(notes) == 1
     assert notes.endpoint("d", 2.0 + TTL) is one
-    assert isinstance(one, Endpoint)

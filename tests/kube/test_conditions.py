@@ -95,7 +95,6 @@ def test_what_needs_a_person_degrades(known: Facts, reason: str) -> None:
     assert not verdict("Degraded", facts(deployment=live())).status
 
 
-HALF_A_MINUTE_AGO = "2026-01-01T00:59:30Z"
 SILENT = {"uid-g": report("uid-g", gate=False)}
 
 

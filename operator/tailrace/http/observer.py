@@ -26,18 +26,3 @@ class Observer(Protocol):
     def retried(self, reason: str) -> None:
         """Note that an attempt has failed and another one of the same request follows."""
         ...
-
-
-class Silent:
-    """An observer that counts nothing."""
-
-    def started(self, door: str) -> None:
-        """Do nothing."""
-
-    def ended(
-        self, *, door: str, model: str, code: str, seconds: float, ttft: float | None = None, itl: float | None = None
-    ) -> None:
-        """Do nothing."""
-
-    def retried(self, reason: str) -> None:
-        """Do nothing."""

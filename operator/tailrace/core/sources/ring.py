@@ -15,7 +15,6 @@ POINTS = 32
 """How many points on the ring an endpoint has: each gets its part of the keys to within a fifth or so."""
 MOST_STEPS = 64
 """How many endpoints are asked before the ring gives up: below the bound are many, so nearly always the first few."""
-HASH_BITS = 64
 
 _ADDED = (1 << ADDED_BITS) - 1
 _READY = EndpointState.READY
