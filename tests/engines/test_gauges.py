@@ -65,7 +65,7 @@ def test_help_and_type_lines_alone_are_no_reading() -> None:
     assert read_gauges(text, VLLM) is None
 
 
-@pytest.mark.parametrize("value", ["NaN", "+Inf", "-1", "", "abc", "0x1"])
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-1", "", "abc", "0x1", "1e308", "9" * 400])
 def test_a_value_that_is_no_count_makes_the_reading_unknown(value: str) -> None:
     text = vllm(f'{{engine="0"}} {value}', " 0") + 'vllm:num_requests_running{engine="1"} 0\n'
     assert read_gauges(text, VLLM) is None
@@ -78,6 +78,11 @@ def test_a_negative_sample_does_not_cancel_a_positive_one() -> None:
 
 def test_a_held_request_that_cannot_be_read_makes_the_reading_unknown() -> None:
     assert read_gauges(vllm(" 0", " 0") + "vllm:num_requests_swapped NaN\n", VLLM) is None
+
+
+def test_a_label_without_an_end_is_read_over_at_once() -> None:
+    endless = "a" * 1_000_000  # begun at each of its letters, it would take an hour
+    assert read_gauges(vllm(f"{{{endless}}} 1", " 2"), VLLM) == Gauges(1, 2)
 
 
 @pytest.mark.parametrize("gauges", [Gauges(1, 0), Gauges(0, 1), Gauges(0, 0, 1), Gauges(0.5, 0)])

@@ -37,6 +37,8 @@ def test_llama_cpp_tells_its_slots() -> None:
 def test_ollama_tells_the_memory_of_its_models() -> None:
     assert read_document((PAYLOADS / "ollama-ps.json").read_bytes(), "models") == Reading(gpu_bytes=5_333_539_264)
     assert read_document(b'{"models": []}', "models") == Reading(gpu_bytes=0)
+    endless = b'{"models": [{"size_vram": 1' + b"0" * 400 + b"}]}"
+    assert read_document(endless, "models") == NOTHING
 
 
 @pytest.mark.parametrize("engine", ["openai", "ollama"])

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from tailrace.engines.families import Family, Series
 from tailrace.engines.prometheus import Sample, samples
 
+MOST_REQUESTS = 1e9
+"""No engine holds more: sums and products of counts up to here stay finite wherever they are compared."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
@@ -30,8 +33,8 @@ class Gauges:
 def read_gauges(text: str, family: Family) -> Gauges | None:
     """Read `family`'s gauges from an exposition in the Prometheus text format.
 
-    None when the family has none, when running or waiting is missing, or when one of the samples is not a finite
-    number of at least zero: an unreadable engine is unknown, never idle.
+    None when the family has none, when running or waiting is missing, or when one of the samples is no number from
+    zero on, or one that no engine could hold: an unreadable engine is unknown, never idle.
     """
     return gauges_of(list(samples(text, gauge_names(family))), family) if family.has_gauges else None
 
@@ -42,7 +45,7 @@ def gauges_of(found: list[Sample], family: Family) -> Gauges | None:
         return None
     running, waiting = _total(found, family.running), _total(found, family.waiting)
     held = sum(_total(found, series) or 0.0 for series in family.held)
-    if running is None or waiting is None or not math.isfinite(running + waiting + held):
+    if running is None or waiting is None or not running + waiting + held <= MOST_REQUESTS:
         return None
     return Gauges(running, waiting, held, _fullest(found, family.kv_usage))
 

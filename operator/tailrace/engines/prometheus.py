@@ -12,7 +12,8 @@ _SAMPLE = re.compile(
         \s*(?P<value>\S+)?""",
     re.VERBOSE,
 )
-_LABEL = re.compile(r'(\w+)\s*=\s*"((?:[^"\\]|\\.)*)"')
+# Begun at whole words only: from each letter of a long one it would look to its end again.
+_LABEL = re.compile(r'\b(\w+)\s*=\s*"((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(frozen=True, slots=True)

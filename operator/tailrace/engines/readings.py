@@ -13,6 +13,9 @@ from tailrace.engines.prometheus import Sample, samples
 
 NOTHING = Reading()
 
+MOST_BYTES = 1 << 60
+"""No machine has more memory: a longer number is a mistake, and too long to be divided."""
+
 
 def read_exposition(text: str, family: Family) -> Reading:
     """Read what `family` tells in the Prometheus text format; what cannot be read is left out, for it is unknown."""
@@ -52,7 +55,7 @@ def read_models(document: Any) -> Reading:  # noqa: ANN401
     if not isinstance(models, list) or not all(isinstance(model, dict) for model in models):
         return NOTHING
     sizes = [model.get("size_vram", 0) for model in models]
-    if not all(isinstance(size, int) and size >= 0 for size in sizes):
+    if not all(isinstance(size, int) and 0 <= size <= MOST_BYTES for size in sizes):
         return NOTHING
     return Reading(gpu_bytes=sum(sizes))
 
