@@ -251,3 +251,12 @@ def test_the_doors_are_told_what_a_model_s_strategy_needs() -> None:
     assert made.needs("plain") is None
     assert made.needs("chat") == made.needs("lora", "ns") == Needs(session_header="x-chat")
     assert made.needs("nobody") is None
+
+
+def test_a_request_that_was_predicted_to_take_for_ever_ends_as_any_other() -> None:
+    made = pool(endpoint("e"), strategy="ShortestExpectedCompletion")
+    for began, ended in ((0.0, 1e22), (2e22, 2e22), (2e22, 2e22)):
+        sent = send(made, asks(1000, 10), began)
+        assert sent is not None
+        end(sent, Outcome.COMPLETED, ended)
+        assert sent[0].in_flight == 0

@@ -114,6 +114,7 @@ def test_an_endpoint_that_had_forgotten_gets_less_room_and_one_that_remembers_mo
     index.forget(a)
     index.confirm(a, believed=1, real=0)
     assert len(index) == 1
+    assert a not in index._rooms, "who is forgotten stays so, whatever its last requests tell"
 
 
 def test_endpoints_share_the_room_equally() -> None:

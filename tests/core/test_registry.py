@@ -12,12 +12,16 @@ from tailrace.core.model import (
     EndpointState,
     ModelSpec,
     Outcome,
+    Pick,
     RefusalCode,
     Request,
     ServerGone,
     ServerSeen,
+    ServerSpec,
     Snapshot,
+    Traits,
 )
+from tailrace.core.prefill import Prefills
 from tailrace.core.router import Router
 
 NOW = BOOT + 1
@@ -452,3 +456,40 @@ def test_an_observation_is_a_value_that_may_be_told_twice() -> None:
     for _ in range(2):
         of.apply(EndpointSeen(pod("a", version=2, deleted_at=NOW)), NOW)
     assert of.status().drains == 1
+
+
+# What pools remember
+
+
+def noted(of: Router) -> set[str]:
+    """Return the endpoints of which the pool of ``ns/s`` remembers prompts."""
+    (notes,) = [pool.notes for key, _, pool in of._registry.pools() if key == f"ns/{MODEL}"]
+    assert isinstance(notes, Prefills)
+    return {each.uid for each in notes.index._blocks}
+
+
+def remembers(*servers: ServerSpec) -> Router:
+    """Return a router with an endpoint of ``ns/t``, which has read a prompt."""
+    of = Router(ME, booted_at=BOOT, rng=Random(0))
+    of.apply(Snapshot(servers, (pod("p", of="ns/t"),)), NOW)
+    assert isinstance(of.acquire(Request(MODEL, traits=Traits(10, chain=(1, 2))), NOW), Pick)
+    assert noted(of) == {"p"}
+    return of
+
+
+TTFT = "LeastEstimatedTTFT"
+
+
+def test_a_pool_forgets_an_endpoint_whose_server_goes_while_another_keeps_the_pool() -> None:
+    of = remembers(server("s", strategy=TTFT), server("t", strategy=TTFT, created_at=2.0))
+    of.apply(ServerGone("ns/t"), NOW)
+    assert noted(of) == set()
+
+
+def test_a_pool_forgets_an_endpoint_that_changes_to_another_server_and_not_one_that_stays_in_it() -> None:
+    other = server("u", ModelSpec("other"), strategy=TTFT)
+    of = remembers(server("s", strategy=TTFT), server("t", strategy=TTFT), other)
+    see(of, NOW, pod("p", of="ns/s", version=2))
+    assert noted(of) == {"p"}
+    see(of, NOW, pod("p", of="ns/u", version=3))
+    assert noted(of) == set()

@@ -22,6 +22,8 @@ PRIOR_TOKENS = 2_000.0
 """How much the first guess of a ratio weighs: about as much as one usual request."""
 FADING_SECONDS = 10.0
 """In which half of what is believed of an endpoint's speed is forgotten while nothing new is seen of it."""
+LEAST_SLOWNESS = 1e-6
+"""Times are divided by it, and a float near -1 plus 1 may be nothing."""
 OUTPUT_SHARE = 0.9
 OUTPUT_TOKENS = 256
 """What an answer of unknown length counts until one has been seen."""
@@ -86,7 +88,7 @@ class Meter:
 
     def slowness_at(self, now: float) -> float:
         """Return the slowness as believed now: what is not seen again fades, or who was slow once would stay it."""
-        return 1.0 + (self.slowness.value - 1.0) * self._kept(now)
+        return max(LEAST_SLOWNESS, 1.0 + (self.slowness.value - 1.0) * self._kept(now))
 
     def took(self, seconds: float, expected: float, now: float) -> None:
         """Learn the slowness from a request that should have taken so long."""

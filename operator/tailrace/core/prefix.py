@@ -64,10 +64,13 @@ class PrefixIndex:
     def confirm(self, endpoint: Endpoint, *, believed: int, real: int) -> None:
         """Learn how much the endpoint itself remembers: it had ``real`` blocks of a chain, and should have had more.
 
-        An engine that has forgotten a block has forgotten all that it used before, so fewer are noted of it.
+        An engine that has forgotten a block has forgotten all that it used before, so fewer are noted of it. Nothing is
+        learnt of one of which nothing is noted: it may be gone, and would be remembered for good.
         """
+        if endpoint not in self._blocks:
+            return
         # As many as there may have been before the oldest part went.
-        noted = len(self._blocks.get(endpoint, ())) * _AT_ONCE / (_AT_ONCE - 1)
+        noted = len(self._blocks[endpoint]) * _AT_ONCE / (_AT_ONCE - 1)
         if real < believed:
             self._rooms[endpoint] = max(_LEAST_ROOM, _SHRINK * min(self._room(endpoint), noted))
         elif believed:

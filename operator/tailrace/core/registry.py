@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from tailrace.core.endpoint import ELSEWHERE, SAME_NODE, SAME_ZONE, Endpoint, Event
+from tailrace.core.meter import Notes
 from tailrace.core.model import (
     EndpointGone,
     EndpointSeen,
@@ -203,8 +204,7 @@ class Registry:
 
     def _reshape(self, endpoint: Endpoint, spec: EndpointSpec) -> None:
         """Give the endpoint what was observed of it, and its place in the pools of its server."""
-        for pool in list(endpoint.pools):
-            pool.remove(endpoint)
+        noted_in = _taken_out(endpoint)
         endpoint.address = spec.address
         endpoint.weight = spec.weight
         endpoint.gpu_tflops = spec.gpu_tflops or 0
@@ -214,6 +214,7 @@ class Registry:
         server = self.servers.get(spec.server)
         if server is not None:
             self._join(endpoint, server)
+        _forget_in_those_left(endpoint, noted_in)
 
     def _distance(self, spec: EndpointSpec) -> int:
         if spec.node and spec.node == self.place.node:
@@ -254,15 +255,14 @@ class Registry:
 
     def _rebuild(self) -> None:
         """Make pools and names anew: servers change rarely, and a rebuild has no cases to forget."""
-        for endpoint in self.endpoints.values():
-            for pool in list(endpoint.pools):
-                pool.remove(endpoint)
+        noted_in = {uid: _taken_out(endpoint) for uid, endpoint in self.endpoints.items()}
         old, self._pools = self._pools, {}
         self._asked = {}
         self._names = {}
         for server in sorted(self.servers.values(), key=lambda s: (s.created_at, s.key)):
             for model in server.models:
                 self._name(server, model, old)
+        kept = {pool.notes for pool in self._pools.values()}
         for pool in self._pools.values():
             pool.notes.share(len(self._pools))
         self.curious = any(pool.policy.needs is not None for pool in self._pools.values())
@@ -271,6 +271,7 @@ class Registry:
             server_of = self.servers.get(self.specs[uid].server)
             if server_of is not None:
                 self._join(endpoint, server_of)
+            _forget_in_those_left(endpoint, kept.intersection(noted_in[uid]))
 
     def _name(self, server: ServerSpec, model: ModelSpec, old: dict[str, Pool]) -> None:
         """Enter a model's names. The oldest server makes the pool and its settings, and keeps a name two want.
@@ -323,6 +324,22 @@ def _pool_key(server: ServerSpec, model: ModelSpec) -> str:
 def _is_final(last: EndpointSpec) -> bool:
     """Whether an endpoint last seen like this is gone for good: its deletion is absorbing."""
     return last.deletion is not None or last.ended
+
+
+def _taken_out(endpoint: Endpoint) -> list[Notes]:
+    """Take the endpoint out of its pools; return what those remember of it."""
+    notes = [pool.notes for pool in endpoint.pools]
+    for pool in list(endpoint.pools):
+        pool.remove(endpoint)
+    return notes
+
+
+def _forget_in_those_left(endpoint: Endpoint, noted_in: Iterable[Notes]) -> None:
+    """Have pools that the endpoint was in, and is not in now, forget it: they would not hear that it is gone."""
+    now_in = {pool.notes for pool in endpoint.pools}
+    for notes in noted_in:
+        if notes not in now_in:
+            notes.forget(endpoint)
 
 
 def _forget(endpoint: Endpoint) -> None:
