@@ -141,6 +141,15 @@ def test_documents_before_a_syntax_error_are_still_judged() -> None:
     assert "not YAML" in str(broken.problems[0])
 
 
+@pytest.mark.parametrize("text", ["!!map x", "!!seq x", "!!str [x]", "!!int {}", "a: !!seq {b: c}", "a: !!map [b]"])
+def test_a_tag_that_does_not_fit_its_value_is_not_allowed(text: str) -> None:
+    assert "is not allowed; write a plain value" in error_of(text)
+
+
+def test_an_escape_for_no_character_is_said() -> None:
+    assert "stands for no character" in error_of(r'"\UFFFFFFFF"')
+
+
 def test_the_same_name_in_two_namespaces_is_fine() -> None:
     first = "\n".join(FILE.splitlines()[:5])
     second = first.replace("name: one", "name: one, namespace: other")

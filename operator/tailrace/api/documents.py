@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
-from yaml.nodes import Node, ScalarNode, SequenceNode
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 MAX_DEPTH: Final = 100
 MAX_NODES: Final = 200_000
@@ -101,9 +101,9 @@ class _Reader:
         self._left -= 1
         if self._left < 0 or depth > MAX_DEPTH:
             raise DocumentError("nested too deeply or too large once its anchors are written out", _line(node))
-        if node.tag == f"{TAG}map":
+        if isinstance(node, MappingNode) and node.tag == f"{TAG}map":
             return self._mapping(node, depth)
-        if node.tag == f"{TAG}seq":
+        if isinstance(node, SequenceNode) and node.tag == f"{TAG}seq":
             return [self.value(item, depth + 1) for item in node.value]
         return _scalar(node)
 
@@ -139,7 +139,7 @@ def _key(node: Node) -> str:
 
 def _scalar(node: Node) -> Scalar:
     convert = CONVERT.get(node.tag)
-    if convert is None:
+    if convert is None or not isinstance(node, ScalarNode):
         raise DocumentError(f"the tag {node.tag} is not allowed; write a plain value", _line(node))
     try:
         return convert(str(node.value))
@@ -176,3 +176,7 @@ def read_documents(text: str) -> Iterator[Document]:
         yield _syntax(error)
     except RecursionError:
         yield Document(1, error=DocumentError("nested too deeply", 1))
+    except OverflowError:  # PyYAML's own, of an escape
+        yield Document(
+            1, error=DocumentError("an escape \\U stands for no character; there are none above \\U0010FFFF", 1)
+        )
