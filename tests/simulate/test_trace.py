@@ -44,6 +44,12 @@ def test_mooncake_s_requests_of_one_step_of_time_are_spread_over_it(tmp_path: Pa
     assert [arrival.at for arrival in trace.arrivals] == pytest.approx([0.0, 1.0, 2.0, 3.0, 5.999, 7.4985])
 
 
+@pytest.mark.parametrize("content", [MOONCAKE, OWN], ids=["mooncake", "own"])
+def test_a_mark_of_utf_8_before_a_trace_is_no_part_of_it(tmp_path: Path, content: str) -> None:
+    plain = read_trace(written(tmp_path, content))
+    assert read_trace(written(tmp_path, "\ufeff" + content)) == plain
+
+
 def test_azure_s_table_has_times_of_day(tmp_path: Path) -> None:
     first, second = read_trace(written(tmp_path, AZURE)).arrivals
     assert (first.at, first.prompt, first.output) == (0.0, 374, 44)
@@ -103,6 +109,9 @@ def test_rules_that_look_at_prompts_spread_those_of_a_table(tmp_path: Path, rule
         ('{"timestamp": null, "input_length": 1, "output_length": 1}\n', r"line 1: timestamp is None"),
         ('{"timestamp": 0, "input_length": 1, "output_length": 1e99}\n', r"line 1: output_length is 1e\+99"),
         ("{nonsense\n", "line 1"),
+        (MOONCAKE + '{"timestamp": ' + "[" * 100_000 + "\n", r"line 3: nested too deeply"),
+        (MOONCAKE.replace("[0, 14]", '"ab"'), r"line 2: hash_ids is no list of whole numbers"),
+        (MOONCAKE.replace("[0, 14]", "[[0], 14]"), r"line 2: hash_ids is no list of whole numbers"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\nnoon,1,2\n", r"line 2: .*noon"),
     ],
 )

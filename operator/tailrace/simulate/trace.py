@@ -65,7 +65,7 @@ def read_trace(path: Path) -> Trace:
     A prompt of which no beginning is told is like no other. ``BadTraceError`` when the file is none of them.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as lines:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
             first = lines.readline()
             lines.seek(0)
             tells = first.startswith("{")
@@ -100,10 +100,14 @@ def _mooncake(lines: Iterable[str]) -> Iterator[Arrival]:
                 _moment("timestamp", row["timestamp"], 1e-3),
                 _tokens("input_length", row["input_length"]),
                 _tokens("output_length", row["output_length"]),
-                tuple(row.get("hash_ids", ())),
+                _ids("hash_ids", row.get("hash_ids", [])),
             )
         except KeyError as error:
             raise ValueError(f"line {number}: no {error}; expected timestamp, input_length, output_length") from error
+        except RecursionError as error:
+            raise ValueError(
+                f"line {number}: nested too deeply; expected timestamp, input_length, output_length"
+            ) from error
         except (ValueError, TypeError) as error:
             raise ValueError(f"line {number}: {error}; expected timestamp, input_length, output_length") from error
 
@@ -158,6 +162,13 @@ def _moment(field: str, value: object, unit: float = 1.0) -> float:
     if not isfinite(moment):
         raise ValueError(f"{field} is {value!r}, which is no time")
     return moment
+
+
+def _ids(field: str, value: object) -> tuple[int, ...]:
+    """Return the field's ids of blocks."""
+    if not isinstance(value, list) or not all(type(each) is int for each in value):
+        raise ValueError(f"{field} is no list of whole numbers")
+    return tuple(value)
 
 
 def _tokens(field: str, value: object) -> int:
