@@ -37,6 +37,13 @@ async def half_a_head(turn: Turn) -> None:
     turn.close()
 
 
+def answering(*head: bytes) -> Behaviour:
+    async def behave(turn: Turn) -> None:
+        await turn.send(b"\r\n".join([*head, b"Content-Length: 2", b"", b"{}"]))
+
+    return behave
+
+
 async def no_http(turn: Turn) -> None:
     await turn.send(b"what?\r\n\r\n")
     turn.close()
@@ -71,7 +78,18 @@ def terminal(answer: bytes) -> dict[str, object]:
 # Before the first byte
 
 
-@pytest.mark.parametrize("fault", [hang_up, reset, head_then_hang_up, half_a_head, no_http])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        hang_up,
+        reset,
+        head_then_hang_up,
+        half_a_head,
+        no_http,
+        answering(b"HTTP/1.1 200 O\x01K"),
+        answering(b"HTTP/1.1 200 OK", b"X-Odd: a\x01b"),
+    ],
+)
 async def test_a_failure_before_the_first_byte_is_tried_at_another_endpoint(fault: Behaviour) -> None:
     async with World() as world:
         first, second = await world.simple(count=2)

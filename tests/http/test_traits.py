@@ -43,6 +43,14 @@ def test_only_what_is_needed_is_found_out() -> None:
     assert found(document, Needs(session_header="x-id")) == Traits()
 
 
+@pytest.mark.parametrize("told", ["J\udcf6rg", "ö", "x" * 30_000])
+def test_a_session_that_is_long_or_no_text_is_known_by_a_short_name_of_its_own(told: str) -> None:
+    one, same, other = (found({}, Needs(session_header="x-id"), **{"x-id": each}) for each in (told, told, told + "x"))
+    assert one == same != other
+    assert one.session.isascii()
+    assert len(one.session) <= 128
+
+
 def test_prompts_that_begin_alike_have_the_same_prefix() -> None:
     system = "You are a helpful assistant. " * 30
     assert prefix(chat(system, "one")) == prefix(chat(system, "two", "three"))

@@ -12,6 +12,7 @@ from tailrace.http.asked import Asker
 from tailrace.http.auth import Guard
 from tailrace.http.body import Bodies
 from tailrace.http.dispatch import Route
+from tailrace.http.traits import session_of
 from tailrace.http.views import explanation_view
 from tailrace.settings import Settings
 
@@ -42,5 +43,5 @@ class PickDoor:
         asked = self._asker.asked(request, await self._bodies.document(request), leased=False)
         session = request.query.get("session")
         if session and asked.traits is not None:
-            asked = replace(asked, traits=replace(asked.traits, session=session))
+            asked = replace(asked, traits=replace(asked.traits, session=session_of(session)))
         return web.json_response(explanation_view(asked, self._router.explain(asked, self._clock())))

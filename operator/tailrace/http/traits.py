@@ -13,6 +13,9 @@ BLOCK_BYTES = BLOCK_TOKENS * BYTES_PER_TOKEN
 MOST_BLOCKS = 1024
 """Prompts are told apart by their first 128k tokens."""
 
+LONGEST_SESSION = 128
+"""A hundred thousand sessions are remembered by their names."""
+
 _IN_ORDER = ("instructions", "system", "messages", "prompt", "input")
 """The fields of a prompt in the order in which engines put them together."""
 
@@ -38,11 +41,21 @@ def traits(
     return Traits(
         prompt_tokens=prompt_tokens(document, image_tokens) if needs.lengths else 0,
         output_tokens=allowed_tokens(document, output_tokens) if needs.lengths else 0,
-        session=headers.get(needs.session_header, "") if needs.session_header else "",
+        session=session_of(headers.get(needs.session_header, "")) if needs.session_header else "",
         prefix=_prefix(document, model) if needs.prefix else None,
         chain=_chain(document, model, image_tokens) if needs.chain else (),
         streams=document.get("stream") is True,
     )
+
+
+def session_of(told: str) -> str:
+    """Return by what a session is remembered: as it was told, or the hash of what is long or no ASCII.
+
+    Every machine agrees on it. A header may have tens of kilobytes, and bytes that are no text.
+    """
+    if told.isascii() and len(told) <= LONGEST_SESSION:
+        return told
+    return blake2b(told.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def _prefix(document: Mapping[str, object], model: str) -> int | None:

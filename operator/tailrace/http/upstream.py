@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextvars import ContextVar
 from functools import lru_cache
 from io import BytesIO
@@ -24,6 +25,7 @@ MAX_FIELD_BYTES = 64 * 1024
 LARGE_BODY_BYTES = 1024 * 1024
 """Larger bodies are written in pieces, so that one of them does not hold up every stream."""
 
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NO_AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
@@ -47,7 +49,7 @@ class Upstream:
         The caller must read the answer to its end or ``close`` it.
         """
         try:
-            return await self._pool().post(
+            answer = await self._pool().post(
                 URL(f"http://{pick.address}{path}", encoded=True),
                 data=aiohttp.BytesPayload(body) if len(body) <= LARGE_BODY_BYTES else BytesIO(body),
                 headers=headers,
@@ -59,6 +61,10 @@ class Upstream:
             raise AttemptError(Failure.CONNECT, str(error)) from error
         except (aiohttp.ClientError, OSError) as error:
             raise AttemptError(_silence(error, reused=_reused.get()), words(error)) from error
+        if not _can_be_sent_on(answer):
+            answer.close()
+            raise AttemptError(Failure.NO_RESPONSE, "control characters in the head of the answer")
+        return answer
 
     async def close(self) -> None:
         """Close every connection."""
@@ -78,6 +84,11 @@ def words(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientResponseError):
         return f"{name}: {error.status}"
     return f"{name}: {error.strerror}" if isinstance(error, OSError) and error.strerror else name
+
+
+def _can_be_sent_on(answer: aiohttp.ClientResponse) -> bool:
+    """Whether the head is one that aiohttp would write: it reads characters that it refuses to send."""
+    return _CONTROL.search(answer.reason or "") is None and not any(map(_CONTROL.search, answer.headers.values()))
 
 
 def _session() -> aiohttp.ClientSession:
