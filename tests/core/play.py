@@ -6,8 +6,9 @@ from tests.core.world import endpoint, pool
 from tailrace.core.endpoint import Endpoint, Event
 
 SHAPES = st.lists(st.tuples(st.integers(1, 6), st.sampled_from([24, 80, 141])), min_size=1, max_size=8)
-STEPS = st.lists(st.tuples(st.sampled_from("ppppffur"), st.integers(0, 10**6)), max_size=80)
-"""p: pick a short or long prompt; f: free a slot; u: an endpoint becomes unready; r: one becomes ready."""
+STEPS = st.lists(st.tuples(st.sampled_from("ppppffurrd"), st.integers(0, 10**6)), min_size=10, max_size=80)
+"""p: pick a short or long prompt; f: free a slot; u: an endpoint is unready; d: one drains; r: one is ready again."""
+EVENTS = {"u": (Event.SEEN_UNREADY,), "d": (Event.DRAIN,), "r": (Event.UNDRAIN, Event.SEEN_READY)}
 
 
 class Play:
@@ -27,8 +28,8 @@ class Play:
             return self._pick(5000 if number % 3 == 0 else 1)
         if what == "f" and self.active:
             self.active.pop(number % len(self.active)).free()
-        if what in "ur":
-            self.all[number % len(self.all)].on(Event.SEEN_UNREADY if what == "u" else Event.SEEN_READY)
+        for event in EVENTS.get(what, ()):
+            self.all[number % len(self.all)].on(event)
         return None
 
     def _pick(self, tokens: int) -> tuple[list[Endpoint], Endpoint | None]:

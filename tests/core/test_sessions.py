@@ -3,12 +3,17 @@
 from dataclasses import replace
 from random import Random
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
+from tests.core.play import Play
 from tests.core.world import BOOT, ME, endpoint, pod, server
 
+from tailrace.core.endpoint import Endpoint
 from tailrace.core.model import (
     EndpointGone,
     EndpointSeen,
+    EndpointState,
     ModelSpec,
     Outcome,
     Pick,
@@ -19,6 +24,7 @@ from tailrace.core.model import (
     ServerSeen,
     Traits,
 )
+from tailrace.core.pool import Pool
 from tailrace.core.router import Router
 from tailrace.core.sessions import Sessions
 
@@ -54,6 +60,39 @@ def visit(of: Router, session: str, now: float = BOOT) -> str:
 def elsewhere(of: Router, home: str) -> str:
     """Return a session that is placed at another endpoint."""
     return next(name for name in map(str, range(100)) if visit(of, name) != home)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 2), st.just(80)), min_size=1, max_size=4),
+    st.lists(st.tuples(st.sampled_from("ppppppffurd"), st.integers(0, 11)), min_size=20, max_size=40),
+    st.booleans(),
+)
+def test_a_session_is_where_it_was_until_that_is_over_or_cannot_be_and_may_overflow_if_it_is_soft(
+    shapes: list[tuple[int, int]], steps: list[tuple[str, int]], hard: bool
+) -> None:
+    play = Play([], "SessionAffinity")
+    play.pool = Pool(PoolSettings("SessionAffinity", hard_sessions=hard, session_ttl=8.0), Random(0))
+    for number, (capacity, memory) in enumerate(shapes):
+        play.all.append(endpoint(f"e{number}", capacity, memory, number))
+        play.pool.add(play.all[-1])
+    homes: dict[str, tuple[Endpoint, float]] = {}
+    for now, (what, number) in enumerate(steps):
+        if what != "p":
+            play.step(what, number)
+            continue
+        session, able = "ab"[number % 2], play.able(1)
+        home, until = homes.get(session, (None, 0.0))
+        if home is not None and (now >= until or home.state is not EndpointState.READY):
+            home = None
+        chosen = play.pool.pick(1, request=asks(session), now=now)
+        if home is not None and (home.available or hard):
+            assert chosen is (home if home.available else None)
+        else:
+            assert (chosen in able) if able else (chosen is None)
+        if chosen is not None:
+            play.pool.notes.open(chosen, asks(session), now)
+            homes[session] = (home or chosen, now + 8.0)
+            play.take(chosen)
 
 
 @pytest.mark.parametrize("hard", [False, True])

@@ -10,9 +10,16 @@ from tests.core.play import SHAPES, STEPS, Play
 from tests.core.world import endpoint, pool
 
 from tailrace.core.endpoint import Endpoint, Event
-from tailrace.core.model import EndpointState
+from tailrace.core.meter import UNMETERED
+from tailrace.core.model import EndpointState, Request, Traits
 from tailrace.core.pool import REFUSALS_BEFORE_SCAN, Pool
 from tailrace.core.strategies import BY_LOAD_RATIO, STRATEGIES, strategy_named
+
+ENTERED: dict[str | EndpointState, tuple[Event, ...]] = {
+    EndpointState.STARTING: (Event.SEEN_UNREADY,),
+    EndpointState.DRAINING: (Event.DRAIN,),
+    EndpointState.DRAINED: (Event.DRAIN, Event.DRAIN_OVER),
+}
 
 
 def exact_order(each: Endpoint) -> tuple[Fraction, Fraction, int, int]:
@@ -213,6 +220,34 @@ def test_every_strategy_picks_only_what_qualifies(name: str) -> None:
     assert made.pick(5000, avoid=frozenset({"long"})) is None
     assert made.pick(5000, "lora") is long
     assert made.pick(1, "other") is None
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("state", ["full", EndpointState.STARTING, EndpointState.DRAINING, EndpointState.DRAINED])
+def test_whom_a_strategy_prefers_is_passed_over_while_it_is_full_unready_or_draining(
+    name: str, state: str | EndpointState
+) -> None:
+    made = pool(*(endpoint(f"e{n}", 2, 80, n) for n in range(3)), strategy=name)
+    request = Request("llama", traits=Traits(1000, session="s", prefix=7, chain=(1, 2)))
+    home = made.pick(1, request=request)
+    assert home is not None
+    if home.meter is not UNMETERED:
+        made.notes.open(home, request, 0.0)
+    for _ in range(2 if state == "full" else 0):
+        home.take()
+    for event in ENTERED.get(state, ()):
+        home.on(event)
+    others = set(made.endpoints.values()) - {home}
+    assert {made.pick(1, request=request) for _ in range(20)} <= others
+    for _ in range(home.in_flight):
+        home.free()
+    for event in (Event.UNDRAIN, Event.SEEN_READY):
+        home.on(event)
+    picks = []
+    while (picked := made.pick(1, request=request)) is not None:
+        picks.append(picked)
+        picked.take()
+    assert sorted(each.uid for each in picks) == ["e0", "e0", "e1", "e1", "e2", "e2"]
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -164,6 +164,30 @@ def test_weights_are_capacities_settings_or_hardware() -> None:
     assert WEIGHTS["Hardware"](endpoint("unknown", 8, 0)) == WEIGHTS["Hardware"](t4)
 
 
+@given(
+    st.lists(st.tuples(st.integers(1, 64), st.floats(0.1, 4.0)), min_size=1, max_size=8),
+    st.integers(1, 150),
+    st.sampled_from(["Mean", "P95"]),
+)
+def test_by_response_times_everyone_has_the_share_of_its_capacity_by_its_latency_at_every_moment(
+    shapes: list[tuple[int, float]], picks: int, latency: str
+) -> None:
+    all_of = [endpoint(f"e{n}", capacity, 80, n) for n, (capacity, _) in enumerate(shapes)]
+    made = Pool(PoolSettings("WeightedResponseTime", latency=latency), rng=None)  # type: ignore[arg-type]
+    for each, (_, seconds) in zip(all_of, shapes, strict=True):
+        made.add(each)
+        for _ in range(3):
+            _answer(made, each, seconds)
+    weights = {each: capacity / seconds for each, (capacity, seconds) in zip(all_of, shapes, strict=True)}
+    counts = dict.fromkeys(all_of, 0)
+    for number in range(1, picks + 1):
+        chosen = made.pick(1)
+        assert chosen is not None
+        counts[chosen] += 1
+        for each in all_of:
+            assert abs(counts[each] - number * weights[each] / sum(weights.values())) <= 1.01
+
+
 @pytest.mark.parametrize("latency", ["Mean", "P95"])
 def test_response_times_weigh_capacity_by_latency(latency: str) -> None:
     fast, slow, new = (endpoint(name, 1000, 80, n) for n, name in enumerate(("fast", "slow", "new")))
