@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from tests.core.world import endpoint
 
+from tailrace.core.order import BY_LOAD_RATIO
 from tailrace.core.sources.least import LeastSource
 from tailrace.core.sources.places import PLACE_BITS, Places
-from tailrace.core.strategies import BY_LOAD_RATIO
 
 MANY = 400
 TIES = st.integers(-(1 << 160), 1 << 160)

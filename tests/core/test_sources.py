@@ -11,6 +11,7 @@ from hypothesis import given
 from tests.core.world import endpoint
 
 from tailrace.core.endpoint import Endpoint
+from tailrace.core.order import BY_LOAD_RATIO
 from tailrace.core.sessions import Sessions
 from tailrace.core.sources.base import Source
 from tailrace.core.sources.classes import ClassSource
@@ -21,7 +22,6 @@ from tailrace.core.sources.rotation import RotationSource
 from tailrace.core.sources.sample import SampleSource
 from tailrace.core.sources.session import SessionSource
 from tailrace.core.sources.weighted import WeightedRotationSource
-from tailrace.core.strategies import BY_LOAD_RATIO
 
 Make = Callable[[], Source]
 MAKERS: list[Make] = [

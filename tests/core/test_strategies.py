@@ -12,8 +12,9 @@ from tests.core.world import endpoint, pool
 from tailrace.core.endpoint import Endpoint, Event
 from tailrace.core.meter import UNMETERED
 from tailrace.core.model import EndpointState, Request, Traits
+from tailrace.core.order import BY_LOAD_RATIO
 from tailrace.core.pool import REFUSALS_BEFORE_SCAN, Pool
-from tailrace.core.strategies import BY_LOAD_RATIO, STRATEGIES, strategy_named
+from tailrace.core.strategies import STRATEGIES, strategy_named
 
 ENTERED: dict[str | EndpointState, tuple[Event, ...]] = {
     EndpointState.STARTING: (Event.SEEN_UNREADY,),

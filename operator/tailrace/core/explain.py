@@ -7,13 +7,14 @@ from typing import cast
 
 from tailrace.core.endpoint import Endpoint
 from tailrace.core.enginescores import STEPS_PER_POINT, kv_seconds
+from tailrace.core.estimates import STEPS_PER_SECOND
 from tailrace.core.figures import is_unknown, load, sent_since
 from tailrace.core.history import History
 from tailrace.core.meter import UNMETERED
 from tailrace.core.model import Candidate, EndpointSpec, EndpointState, Explanation, Reading, Refusal, Request, Standing
 from tailrace.core.nearness import step_of
 from tailrace.core.pool import Foreseen, Pool
-from tailrace.core.prefill import STEPS_PER_SECOND, Prefills
+from tailrace.core.prefill import Prefills
 from tailrace.core.registry import Target
 from tailrace.core.ties import Ties
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from tailrace.core.endpoint import RANK_BITS, Endpoint
 from tailrace.core.model import Request
+from tailrace.core.order import BY_LOAD_RATIO, RATIO_WIDTH
 from tailrace.core.policy import Score
 
-RATIO_BITS = 20
-_RATIO = RATIO_BITS + 1
-"""The width of a load ratio: capacity may shrink below what is in flight, but not to half of it for long."""
 TOO_FULL = 3
 """Comes after every distance."""
 
@@ -33,7 +31,6 @@ def score_nearness(spill_percent: int, _: Request, __: float) -> Score:
 
     def nearness(endpoint: Endpoint) -> int:
         step = step_of(endpoint, spill_percent)
-        ratio = (endpoint.in_flight << RATIO_BITS) // endpoint.capacity
-        return (((step << _RATIO) + ratio) << RANK_BITS) | endpoint.rank
+        return (((step << RATIO_WIDTH) + BY_LOAD_RATIO.key(endpoint)) << RANK_BITS) | endpoint.rank
 
     return nearness

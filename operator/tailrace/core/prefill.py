@@ -13,15 +13,15 @@ from math import inf, log2
 
 from tailrace.core.endpoint import Endpoint
 from tailrace.core.enginescores import kv_seconds
+from tailrace.core.estimates import CLASSES_PER_DOUBLING, STEPS_PER_SECOND
 from tailrace.core.learn import Speed
 from tailrace.core.meter import Notes, Work
 from tailrace.core.model import Outcome, Request, Usage
+from tailrace.core.order import BY_LOAD_RATIO, RATIO_WIDTH
 from tailrace.core.policy import Score
 from tailrace.core.prefix import MOST_BLOCKS, PrefixIndex
 from tailrace.core.ties import TiedOrder, Ties
 
-STEPS_PER_SECOND = 1 << 20
-RATIO_BITS = 20
 TOKENS_PER_TFLOP = 20.0
 """A first guess of a speed from the hardware: 8B models reach about so many tokens a second for each dense TFLOPS."""
 USUAL_TFLOPS = 400
@@ -38,7 +38,6 @@ that only looks at its own wait has a prompt computed anew a little too often, a
 LIKE = 1.2
 """Within this factor of what the endpoint should do, what is seen of its speed is taken for noise. A long prompt
 multiplies it: among endpoints that are alike it would decide more than the queues do."""
-CLASSES_PER_DOUBLING = 2
 
 
 class PrefillWork(Work):
@@ -176,8 +175,7 @@ class ByPending(TiedOrder):
 
     def key(self, endpoint: Endpoint) -> int:
         """Return both as one number."""
-        ratio = (endpoint.in_flight << RATIO_BITS) // endpoint.capacity
-        return (endpoint.meter.pending << RATIO_BITS + 1) + ratio
+        return (endpoint.meter.pending << RATIO_WIDTH) + BY_LOAD_RATIO.key(endpoint)
 
 
 def score_first_token(notes: Prefills, ties: Ties, max_kv_usage: float, request: Request, now: float) -> Score:

@@ -24,7 +24,7 @@ from tailrace.core.history import History
 from tailrace.core.meter import Notes
 from tailrace.core.model import Needs, PoolSettings, Request
 from tailrace.core.nearness import distance_of, score_nearness
-from tailrace.core.order import Order
+from tailrace.core.order import BY_LOAD_RATIO, Order
 from tailrace.core.policy import Draw, Make, Policy, Score
 from tailrace.core.prefill import ByPending, Prefills, score_first_token
 from tailrace.core.sessions import Sessions
@@ -48,17 +48,6 @@ BASELINE_TFLOPS, BASELINE_GB = 65, 16
 """A T4: what an endpoint counts as whose hardware is not known."""
 
 
-class ByLoadRatio(Order):
-    """The least in-flight / capacity wins, then the rank. At equal ratio most available memory is most memory."""
-
-    def key(self, endpoint: Endpoint) -> int:
-        """Return the ratio in steps of 2**-20, rounded down.
-
-        Two different fractions with denominators up to 1000 differ by at least one step, so the order is exact.
-        """
-        return (endpoint.in_flight << 20) // endpoint.capacity
-
-
 class ByInFlight(Order):
     """The fewest in flight win, then the rank."""
 
@@ -73,9 +62,6 @@ class ByTokens(TiedOrder):
     def key(self, endpoint: Endpoint) -> int:
         """Return the tokens."""
         return endpoint.meter.tokens
-
-
-BY_LOAD_RATIO = ByLoadRatio()
 
 
 def by_capacity(endpoint: Endpoint) -> int:

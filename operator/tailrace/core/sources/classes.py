@@ -24,7 +24,6 @@ class ClassSource(Source):
         self._order = order
         self._class_of = class_of
         self._classes: dict[int, LeastSource] = {}
-        self._sizes: dict[int, int] = {}
         self._at: dict[int, int] = {}
 
     def update(self, endpoint: Endpoint) -> None:
@@ -34,7 +33,6 @@ class ClassSource(Source):
             if was_in is not None:
                 self.remove(endpoint)
             self._at[endpoint.added] = now_in
-            self._sizes[now_in] = self._sizes.get(now_in, 0) + 1
         members = self._classes.get(now_in)
         if members is None:
             members = self._classes[now_in] = LeastSource(self._order)
@@ -45,10 +43,10 @@ class ClassSource(Source):
         was_in = self._at.pop(endpoint.added, None)
         if was_in is None:
             return
-        self._classes[was_in].forget(endpoint)
-        self._sizes[was_in] -= 1
-        if not self._sizes[was_in]:
-            del self._sizes[was_in], self._classes[was_in]
+        members = self._classes[was_in]
+        members.forget(endpoint)
+        if members.is_empty():
+            del self._classes[was_in]
 
     def forget(self, endpoint: Endpoint) -> None:
         """Leave the endpoint out."""

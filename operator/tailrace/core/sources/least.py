@@ -65,6 +65,10 @@ class LeastSource(Source):
         if member is not None:
             self._places.leave(member.tie)
 
+    def is_empty(self) -> bool:
+        """Whether it knows nobody, available or not."""
+        return not (self._members or self._fell)
+
     def best(self) -> Endpoint | None:
         """Return the endpoint that is first in order."""
         if self._fell:
