@@ -39,7 +39,7 @@ def model_server_template(
 
 
 def inference_server(name: str, template: Document | None = None, **spec: Any) -> Document:  # noqa: ANN401 - JSON
-    """Return an InferenceServer that drains within 30 s and settles within half a second's rounding."""
+    """Return an InferenceServer that drains within 30 s and settles for one."""
     body: Document = {"models": [{"name": MODEL}], "drain": {"timeoutSeconds": 30, "settleSeconds": 1}}
     body["timeouts"] = {"totalSeconds": 30, "firstByteSeconds": 20, "idleSeconds": 20}
     if template is not None:
