@@ -1,5 +1,6 @@
 """What each engine says of itself, from payloads as the engines answer them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.core.model import Reading
-from tailrace.engines.families import family
+from tailrace.engines.families import Series, family
 from tailrace.engines.readings import DOCUMENTS, NOTHING, merged, read_document, read_exposition
 
 PAYLOADS = Path(__file__).parent / "payloads"
@@ -27,6 +28,12 @@ PAYLOADS = Path(__file__).parent / "payloads"
 )
 def test_each_family_tells_what_it_has(payload: str, engine: str, expected: Reading) -> None:
     assert read_exposition((PAYLOADS / f"{payload}.txt").read_text(), family(engine)) == expected
+
+
+def test_the_labels_of_a_series_count_for_gpus_too() -> None:
+    one_kind = replace(family("triton"), gpu_usage=Series("nv_gpu_utilization", {"kind": "h100"}))
+    text = 'nv_gpu_utilization{gpu="0",kind="h100"} 0.75\nnv_gpu_utilization{gpu="1",kind="t4"} 0.25\n'
+    assert read_exposition(text, one_kind).gpu_usage == 0.75
 
 
 def test_llama_cpp_tells_its_slots() -> None:

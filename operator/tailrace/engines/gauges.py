@@ -56,9 +56,14 @@ def gauge_names(family: Family) -> frozenset[str]:
     return frozenset(one.name for one in series if one is not None)
 
 
-def _values(found: Iterable[Sample], series: Series) -> list[float]:
+def belonging(found: Iterable[Sample], series: Series) -> list[Sample]:
+    """Return the samples that belong to a series."""
     wanted = series.labels.items()
-    return [one.value for one in found if one.name == series.name and wanted <= one.labels.items()]
+    return [one for one in found if one.name == series.name and wanted <= one.labels.items()]
+
+
+def _values(found: Iterable[Sample], series: Series) -> list[float]:
+    return [one.value for one in belonging(found, series)]
 
 
 def _total(found: Iterable[Sample], series: Series) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tailrace.core.model import Reading
 from tailrace.engines.families import Family, Series
-from tailrace.engines.gauges import gauge_names, gauges_of
+from tailrace.engines.gauges import belonging, gauge_names, gauges_of
 from tailrace.engines.prometheus import Sample, samples
 
 NOTHING = Reading()
@@ -87,7 +87,7 @@ def _names(family: Family) -> frozenset[str]:
 
 
 def _of(found: Iterable[Sample], series: Series | None) -> list[Sample]:
-    return [one for one in found if series is not None and one.name == series.name]
+    return belonging(found, series) if series is not None else []
 
 
 def _mean(found: list[Sample]) -> float | None:
