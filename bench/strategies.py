@@ -24,6 +24,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from bench.cells import RATES
+
 from tailrace.simulate.engine import Hardware
 from tailrace.simulate.requests import source
 from tailrace.simulate.run import simulate
@@ -50,8 +52,6 @@ ORACLE = "oracle"
 EVERYBODY = (OURS, *PEERS, ORACLE)
 LOADS = (0.7, 1.0, 1.3)
 SECONDS = 240.0
-RATES = {"no-sharing": 16.0, "system-prompt": 28.0, "hot-prefix": 28.0, "bursts": 16.0, "sessions": 18.0}
-"""Requests a second that eight equal pods have to work for, without being overrun."""
 RECORDED = {"mooncake": "mooncake-conversation.jsonl", "azure": "azure-2023-conversation.csv"}
 TOKENS_A_SECOND = 41_000.0
 """Prompt tokens a second of a recorded trace at load 1: Mooncake's own. Others are pressed together in time to it."""

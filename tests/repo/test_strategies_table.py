@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from bench import strategies
+from bench.cells import RATES
 from tests.repo.tree import ROOT
 
 PAGE = (ROOT / "docs" / "simulator.md").read_text()
@@ -10,9 +11,7 @@ PAGE = (ROOT / "docs" / "simulator.md").read_text()
 
 def test_the_page_shows_every_cell_of_the_results() -> None:
     cells = strategies.kept()
-    assert len(cells) == len(strategies.FLEETS) * len(strategies.LOADS) * (
-        len(strategies.RATES) + len(strategies.RECORDED)
-    )
+    assert len(cells) == len(strategies.FLEETS) * len(strategies.LOADS) * (len(RATES) + len(strategies.RECORDED))
     missing = [row for row in strategies.summary(cells) if row not in PAGE]
     assert missing == []
 
