@@ -10,7 +10,7 @@ from hypothesis import given
 from tests.core.world import BOOT, MODEL, pod, router, see, server
 
 from tailrace.core.model import Grade, ModelSpec, Outcome, Pick, PoolQuality, PoolSettings, Request, ServerSeen
-from tailrace.core.quality import HALF_LIFE_SECONDS, HOLD_SECONDS, WARM_SECONDS, Held, grade_of, spread
+from tailrace.core.quality import HALF_LIFE_SECONDS, HOLD_SECONDS, WARM_SECONDS, HeldGrade, grade_of, spread
 from tailrace.core.router import Router
 
 STEP = 5.0
@@ -50,7 +50,7 @@ def test_spread_does_not_depend_on_the_unit(values: list[float], factor: float) 
 
 
 def test_a_grade_changes_only_after_another_one_has_stood_for_a_while() -> None:
-    held = Held()
+    held = HeldGrade()
     told = []
     gusts = [Grade.GOOD] * 13 + [Grade.POOR] * 11 + [Grade.GOOD] + [Grade.POOR] * 14
     for step, grade in enumerate(gusts):
@@ -61,7 +61,7 @@ def test_a_grade_changes_only_after_another_one_has_stood_for_a_while() -> None:
 
 @given(st.lists(st.sampled_from([None, *Grade]), max_size=200))
 def test_a_grade_is_told_at_most_once_in_the_time_it_must_have_stood(grades: list[Grade | None]) -> None:
-    held = Held()
+    held = HeldGrade()
     changes = []
     for step, grade in enumerate(grades):
         before = held.grade

@@ -79,7 +79,7 @@ class Seen:
         return self._seconds / self._ended if self._ended >= LEAST_ENDED else None
 
 
-class Held:
+class HeldGrade:
     """A grade that changes only when another one has stood for a while."""
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class Watched:
 
     def __init__(self, settings: PoolSettings) -> None:
         self.settings = settings
-        self.held = Held()
+        self.held = HeldGrade()
         self.load: Spread | None = None
         self.latency: Spread | None = None
         self.fallen_back_at: float | None = None
@@ -134,7 +134,7 @@ class Watched:
 
     def _turn(self, fallen_back_at: float | None) -> None:
         self.fallen_back_at = fallen_back_at
-        self.held = Held()
+        self.held = HeldGrade()
 
 
 class Monitor:
