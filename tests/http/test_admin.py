@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from tests.http.world import MODEL, World, endpoint
 
-from tailrace.core.model import Deletion, EndpointGone, EndpointSeen, Outcome, Pick, Request
+from tailrace.core.model import Deletion, EndpointGone, EndpointSeen, EndpointSpec, Outcome, Pick, Request
 from tailrace.http.admin import AdminDoor
 from tailrace.http.auth import CACHE_SECONDS
 from tailrace.http.health import Check, Health
@@ -383,6 +383,35 @@ async def test_a_uid_with_slashes_is_reached() -> None:
         world.serve(endpoint("team/srv/10.0.0.9:80", "10.0.0.9:80"))
         for path in ("/endpoints/team/srv/10.0.0.9:80/drain", "/endpoints/team%2Fsrv%2F10.0.0.9%3A80/drain"):
             assert (await call.post(path))[1]["uid"] == "team/srv/10.0.0.9:80"
+
+
+def fixed(server: str) -> EndpointSpec:
+    """Return an endpoint of a document: its name is its address, its uid has those of its server before it."""
+    return replace(endpoint(f"team/{server}/10.0.0.9:80", "10.0.0.9:80"), name="10.0.0.9:80")
+
+
+@pytest.mark.parametrize("name", ["10.0.0.9:80", "team/10.0.0.9:80", "team%2F10.0.0.9%3A80"])
+async def test_an_endpoint_is_drained_and_resumed_by_its_name_too(name: str) -> None:
+    async with World() as world:
+        call = await caller(world)
+        world.serve(fixed("srv"))
+        for action, state in (("drain", "draining"), ("resume", "ready")):
+            status, answer, _ = await call.post(f"/endpoints/{name}/{action}")
+            assert (status, answer["uid"], answer["state"]) == (200, "team/srv/10.0.0.9:80", state)
+
+
+async def test_a_name_that_two_endpoints_have_drains_neither() -> None:
+    async with World() as world:
+        call = await caller(world)
+        world.serve(fixed("one"), fixed("two"))
+        assert (await call.post("/endpoints/10.0.0.9:80/drain"))[0] == 404
+
+
+async def test_a_gate_calls_its_pod_by_the_uid_alone() -> None:
+    async with World() as world:
+        call = await caller(world)
+        world.serve(fixed("srv"))
+        assert (await call.post("/endpoints/10.0.0.9:80/drain", None, BY_GATE))[0] == 404
 
 
 async def test_a_gates_hello_is_remembered_and_tells_whether_the_pod_is_known() -> None:

@@ -124,11 +124,11 @@ class AdminDoor:
             self._gates.popitem(last=False)
         return web.json_response({"uid": uid, "known": endpoint is not None})
 
-    async def _drain(self, request: web.BaseRequest, uid: str) -> web.StreamResponse:
+    async def _drain(self, request: web.BaseRequest, pod: str) -> web.StreamResponse:
         asked = await self._bodies.document(request)
         if asked.get("reason") == GATE_REASON:
-            return await self._drain_for_gate(request, uid)
-        await self._authorise_write(request, uid)
+            return await self._drain_for_gate(request, pod)
+        uid = await self._authorise_write(request, pod)
         generation = self._next_generation()
         status = self._router.drain(uid, generation, self._clock())
         await self._make_durable(uid, draining=True, generation=generation)
@@ -139,8 +139,8 @@ class AdminDoor:
         await self._guard.gate(request, uid, endpoint.address if endpoint else None)
         return _standing(self._router.gate_calls(uid, self._clock()), uid)
 
-    async def _resume(self, request: web.BaseRequest, uid: str) -> web.StreamResponse:
-        await self._authorise_write(request, uid)
+    async def _resume(self, request: web.BaseRequest, pod: str) -> web.StreamResponse:
+        uid = await self._authorise_write(request, pod)
         generation = self._next_generation()
         status = self._router.resume(uid, generation)
         await self._make_durable(uid, draining=False, generation=generation)
@@ -151,11 +151,18 @@ class AdminDoor:
         self._generation = max(int(self._clock() * 1000), self._generation + 1)
         return self._generation
 
-    async def _authorise_write(self, request: web.BaseRequest, uid: str) -> None:
-        endpoint = self._router.endpoint(uid)
+    async def _authorise_write(self, request: web.BaseRequest, pod: str) -> str:
+        """Return the uid of the endpoint that is called by it or by its name, if the caller may change it."""
+        uid = self._uid(pod)
+        endpoint = None if uid is None else self._router.endpoint(uid)
         if endpoint is None:
-            raise _unknown(uid)
+            raise _unknown(pod)
         await self._guard.write(request, namespace_of(endpoint))
+        return endpoint.uid
+
+    def _uid(self, pod: str) -> str | None:
+        known = self._router.drain_status(pod) is not None
+        return pod if known else find_uid(self._router.status(), pod)
 
     async def _make_durable(self, uid: str, *, draining: bool, generation: int) -> None:
         under_way = self._cordon(uid, draining, generation) if self._cordon is not None else None
@@ -165,7 +172,7 @@ class AdminDoor:
     async def _wait_for_drain(self, request: web.BaseRequest) -> web.StreamResponse:
         pod = request.query.get("pod", "")
         seconds = _seconds(request.query.get("timeout", "20"))
-        uid = pod if self._router.drain_status(pod) is not None else find_uid(self._router.status(), pod)
+        uid = self._uid(pod)
         await self._guard.read(request, uid)
         if uid is None:
             raise _unknown(pod)
