@@ -49,6 +49,12 @@ def test_each_command_has_help_that_names_its_exit_codes(name: str, flag: str) -
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_the_terminal_alone_breaks_the_lines_of_a_help(name: str) -> None:
+    told = typer.main.get_group(app).commands[name].help or ""
+    assert [part for part in told.split("\n\n") if "\n" in part] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_each_option_is_explained(name: str) -> None:
     command = typer.main.get_group(app).commands[name]
     assert [option.name for option in command.params if not getattr(option, "help", "")] == []

@@ -33,8 +33,13 @@ def test_what_engines_say_is_shown_where_any_of_them_says_it() -> None:
     told = ENDPOINT | {"engineRunning": 3.0, "engineWaiting": 0.0, "kvUsage": None, "reason": "", "gpuMemoryGB": None}
     head, *rows = status._table([told, told | {"engineRunning": None, "engineWaiting": None}], None)
     assert head.split() == ["SERVER", "NAME", "ADDRESS", "RUNNING", "WAITING"]
-    assert rows[0].split()[-2:] == ["3.0", "0.0"]
+    assert rows[0].split()[-2:] == ["3", "0"]
     assert rows[1].split()[-1] == "10.244.17.203:8000"  # unknown is not 0
+
+
+def test_a_share_is_shown_in_four_digits_and_a_count_without_a_point() -> None:
+    _, row = status._table([ENDPOINT | {"kvUsage": 0.0024051, "reason": ""}], None)
+    assert row.split()[-1] == "0.0024"
 
 
 def test_connections_that_failed_are_a_column_only_where_there_are_any() -> None:

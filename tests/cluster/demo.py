@@ -20,6 +20,8 @@ from tests.cluster.embedded import ROOT, EmbeddedCluster
 from tests.cluster.load import Load
 from tests.cluster.replica import Replica, install
 
+from tailrace.words import counted
+
 WORKDIR = ROOT / ".tailrace" / "demo"
 DOCUMENTS = ROOT / "examples" / "02-cluster" / "inferenceservers.yaml"
 SERVERS = ("demo-h100", "demo-t4")
@@ -143,7 +145,7 @@ async def _roll_out(story: Story, cluster: EmbeddedCluster, replica: Replica) ->
             draining = sum("deletionTimestamp" in pod["metadata"] for pod in pods)
             story.show(
                 f"{len(load.records) - len(load.running):4d} streams complete, {len(load.losses)} lost, "
-                f"{len(load.running)} running, {draining} pods draining"
+                f"{len(load.running)} running, {counted(draining, 'pod')} draining"
             )
             await asyncio.sleep(1)
     story.say(f"rolled out: {len(load.records)} streams, {len(load.losses)} lost. Every pod is a new one:")

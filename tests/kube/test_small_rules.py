@@ -1,5 +1,6 @@
 """Small pure rules of the Kubernetes side: reasons, members, costs, histories, pools, patches."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -140,6 +141,8 @@ def test_an_event_says_how_a_drain_ended_with_figures() -> None:
         "Drained: 5 requests in flight at the start, 4 finished, 1 lost, 12.3 s (rollout)",
     )
     assert history.sentence(released(0, DrainOutcome.DEADLINE))[0] == "DrainDeadlineExceeded"
+    alone = replace(released(0), in_flight_at_start=1)
+    assert history.sentence(alone)[1].startswith("Drained: 1 request in flight at the start, ")
 
 
 def test_the_younger_of_two_servers_of_one_model_has_no_say_in_the_pool() -> None:

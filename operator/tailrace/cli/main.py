@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -28,17 +30,29 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command("run")(run)
-app.command("serve")(serve)
-app.command("status")(status)
-app.command("explain")(explain)
-app.command("doctor")(doctor)
-app.command("model-server")(model_server)
-app.command("simulate")(simulate)
-app.command("drain-gate")(drain_gate)
-app.command("release-finalizers")(release_finalizers)
-app.command("crds")(crds)
-app.command("kube-agent", hidden=True)(kube_agent)
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "run": run,
+    "serve": serve,
+    "status": status,
+    "explain": explain,
+    "doctor": doctor,
+    "model-server": model_server,
+    "simulate": simulate,
+    "drain-gate": drain_gate,
+    "release-finalizers": release_finalizers,
+    "crds": crds,
+    "kube-agent": kube_agent,
+}
+HIDDEN = {"kube-agent"}
+
+
+def _prose(command: Callable[..., Any]) -> str:
+    """Return its docstring with a line for each paragraph: a terminal breaks lines by its own width."""
+    return "\n\n".join(" ".join(part.split()) for part in (inspect.getdoc(command) or "").split("\n\n"))
+
+
+for _name, _command in COMMANDS.items():
+    app.command(_name, help=_prose(_command), hidden=_name in HIDDEN)(_command)
 
 
 def _version(wanted: bool) -> None:

@@ -110,7 +110,9 @@ def _worth_showing(row: Row, column: str) -> bool:
 
 def _shown(row: Row, column: str) -> str:
     """Return a cell: one line, and nothing in it that acts on the terminal."""
-    return shown("" if row.get(column) is None else str(row[column]))
+    value = row.get(column)
+    text = f"{round(value, 4):g}" if isinstance(value, float) else str(value)
+    return shown("" if value is None else text)
 
 
 def shown(text: str) -> str:

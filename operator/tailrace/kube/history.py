@@ -8,6 +8,7 @@ from tailrace.api.inferenceserver import MAX_DRAINS
 from tailrace.core.model import DrainOutcome, Release
 from tailrace.kube import objects
 from tailrace.kube.client import Document
+from tailrace.words import counted
 
 
 def entry(release: Release, pod: str) -> Document:
@@ -27,7 +28,7 @@ def sentence(release: Release) -> tuple[str, str]:
     """Return reason and message of the Event about a drain that is over."""
     seconds = max(0.0, release.ended_at - release.started_at)
     figures = (
-        f"{release.in_flight_at_start} requests in flight at the start, {release.finished} finished, "
+        f"{counted(release.in_flight_at_start, 'request')} in flight at the start, {release.finished} finished, "
         f"{release.lost} lost, {seconds:.1f} s ({release.reason.value})"
     )
     if release.outcome is DrainOutcome.DEADLINE:
