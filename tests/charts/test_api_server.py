@@ -1,6 +1,7 @@
 """A real API server takes what the charts render, and a restricted namespace takes the pods."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,7 +80,24 @@ def test_the_server_takes_the_definition_of_its_chart(helm: Helm, cluster: Clust
 
 
 def test_the_notes_name_objects_of_the_release(helm: Helm, cluster: Cluster) -> None:
-    flags = ("--dry-run=client", "--namespace", "ns", "--kubeconfig", cluster.kubeconfig)
-    notes = helm.run("install", "prod", CHART, *flags).partition("NOTES:")[2]
+    notes = noted(helm, cluster, CHART)
     assert "rollout status deployment/prod-tailrace" in notes
     assert "service/prod-tailrace-proxy 8080:8080" in notes
+
+
+@pytest.mark.parametrize(("more", "scheme"), [("", "http"), (',"tls":[{"hosts":["llm.test"]}]', "https")])
+def test_the_notes_call_an_ingress_by_the_scheme_that_it_has(
+    helm: Helm, cluster: Cluster, more: str, scheme: str
+) -> None:
+    ingress = 'ingress={"enabled":true,"hosts":["llm.test"]' + more + "}"
+    assert f" {scheme}://llm.test/v1/models" in noted(helm, cluster, CHART, "--set-json", ingress)
+
+
+def test_the_notes_of_the_definition_lead_to_an_operator_with_an_image(helm: Helm, cluster: Cluster) -> None:
+    assert "--namespace ns --set image.repository=" in noted(helm, cluster, CRD_CHART)
+
+
+def noted(helm: Helm, cluster: Cluster, chart: Path, *more: str) -> str:
+    """Return what helm would say after it had installed a chart as the release `prod`."""
+    where = ("--dry-run=client", "--namespace", "ns", "--kubeconfig", cluster.kubeconfig)
+    return helm.run("install", "prod", chart, *where, *more).partition("NOTES:")[2]
