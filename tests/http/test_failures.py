@@ -18,7 +18,7 @@ from tests.http.engine import (
     stay_silent,
     stream,
 )
-from tests.http.world import MODEL, World, endpoint, eventually
+from tests.http.world import MODEL, World, endpoint, eventually, raw_request
 
 from tailrace.core.model import Timeouts
 
@@ -73,6 +73,20 @@ def terminal(answer: bytes) -> dict[str, object]:
     last = answer.rstrip(b"\n").rpartition(b"\n\n")[2]
     error: dict[str, object] = json.loads(last.removeprefix(b"data: "))["error"]
     return error
+
+
+async def test_a_connection_whose_stream_was_ended_with_an_error_takes_the_next_request() -> None:
+    async with World() as world:
+        (engine,) = await world.simple()
+        engine.script.append(broken_after(EVENT))
+        reader, writer = await world.dial()
+        writer.write(raw_request(json.dumps(STREAM).encode()))
+        got = await asyncio.wait_for(reader.readuntil(b"\r\n0\r\n\r\n"), 5)
+        assert b"upstream_broken" in got
+        assert b"connection: close" not in got.lower(), "who is told nothing keeps it, and may use it at once"
+        writer.write(raw_request(json.dumps(PLAIN).encode()))
+        assert (await asyncio.wait_for(reader.readuntil(JSON_ANSWER), 5)).startswith(b"HTTP/1.1 200")
+        writer.close()
 
 
 # Before the first byte
@@ -399,15 +413,6 @@ async def test_a_connection_whose_answer_broke_is_not_used_again() -> None:
         status, _, _ = await world.post(PLAIN)
         assert status == 200
         assert engine.connections == 2
-
-
-async def test_the_connection_ends_with_the_error_event() -> None:
-    async with World() as world:
-        (engine,) = await world.simple()
-        engine.default = broken_after(EVENT)
-        got = await cut_short(world, STREAM)
-        assert got.endswith(b"0\r\n\r\n")
-        assert b"upstream_broken" in got
 
 
 async def test_an_engines_cookies_are_its_clients_and_not_ours() -> None:

@@ -250,10 +250,10 @@ class Carry:
         return response
 
     async def _last_words(self, response: web.StreamResponse, error: bytes) -> None:
+        """End the stream with an error. Its head has promised to keep the connection, and the client may be using it."""
         try:
             async with asyncio.timeout(LAST_WORDS_SECONDS):
                 await response.write(sse.last_event(self._tail, error))
-                response.force_close()
                 await response.write_eof()
         except (OSError, TimeoutError):
             self._abort()
