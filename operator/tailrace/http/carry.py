@@ -250,7 +250,7 @@ class Carry:
         return response
 
     async def _last_words(self, response: web.StreamResponse, error: bytes) -> None:
-        """End the stream with an error. Its head has promised to keep the connection, and the client may be using it."""
+        """End the stream with an error. Its head promised to keep the connection: the client may be using it."""
         try:
             async with asyncio.timeout(LAST_WORDS_SECONDS):
                 await response.write(sse.last_event(self._tail, error))
