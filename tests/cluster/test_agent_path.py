@@ -66,7 +66,8 @@ async def test_a_deleted_pod_stays_until_its_release_and_is_gone_soon_after(
     await agent.until(lambda: agent.endpoints[victim.uid].ended)
     deletion = agent.endpoints[victim.uid].deletion
     assert deletion is not None
-    assert deletion.reason is DrainReason.DELETE
+    # Best effort: when its successor is seen before its deletion, there are enough pods without it, as in a scale-down.
+    assert deletion.reason in {DrainReason.DELETE, DrainReason.SCALE_DOWN}
     assert "tailrace.dev/drain" in installed.get("pod", victim.name, "-n", namespace)["metadata"]["finalizers"]
     agent.desire(release_of(agent.endpoints[victim.uid]))
     await agent.until(lambda: victim.uid not in agent.endpoints, seconds=5)
