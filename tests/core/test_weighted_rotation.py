@@ -1,5 +1,6 @@
 """Weighted rotation: each endpoint's share of the picks, at every moment, and how it is kept through changes."""
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 import hypothesis.strategies as st
@@ -34,16 +35,22 @@ def letters(of: Pool, all_of: list[Endpoint], picks: int) -> str:
     return "".join("abcdefgh"[all_of.index(each)] for _ in range(picks) if (each := of.pick(1)))
 
 
+def counted_picks(of: Pool, all_of: list[Endpoint], picks: int) -> Iterator[tuple[dict[Endpoint, int], int]]:
+    """Pick so often; yield after each pick how often everyone was picked, and the number of picks."""
+    counts = dict.fromkeys(all_of, 0)
+    for number in range(1, picks + 1):
+        chosen = of.pick(1)
+        assert chosen is not None
+        counts[chosen] += 1
+        yield counts, number
+
+
 @given(WEIGHT_LISTS, st.integers(1, 200))
 def test_everyone_has_its_exact_share_of_the_picks_to_within_one_at_every_moment(
     weights: list[int], picks: int
 ) -> None:
     made, all_of = weighted(*weights)
-    counts = dict.fromkeys(all_of, 0)
-    for number in range(1, picks + 1):
-        chosen = made.pick(1)
-        assert chosen is not None
-        counts[chosen] += 1
+    for counts, number in counted_picks(made, all_of, picks):
         for each in all_of:
             assert abs(counts[each] - Fraction(number * each.weight, sum(weights))) <= 1
 
@@ -179,11 +186,7 @@ def test_by_response_times_everyone_has_the_share_of_its_capacity_by_its_latency
         for _ in range(3):
             _answer(made, each, seconds)
     weights = {each: capacity / seconds for each, (capacity, seconds) in zip(all_of, shapes, strict=True)}
-    counts = dict.fromkeys(all_of, 0)
-    for number in range(1, picks + 1):
-        chosen = made.pick(1)
-        assert chosen is not None
-        counts[chosen] += 1
+    for counts, number in counted_picks(made, all_of, picks):
         for each in all_of:
             assert abs(counts[each] - number * weights[each] / sum(weights.values())) <= 1.01
 

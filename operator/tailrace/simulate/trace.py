@@ -73,7 +73,7 @@ def read_trace(path: Path) -> Trace:
             arrivals = _with_blocks(tuple(_spread(_mooncake(lines)) if tells else _table(lines)), block_tokens)
     except OSError as error:
         raise BadTraceError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (KeyError, ValueError, TypeError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise BadTraceError(f"{path}: {error}; see `tailrace simulate --help` for what can be read") from error
     if not arrivals:
         raise BadTraceError(f"{path}: holds no requests")
