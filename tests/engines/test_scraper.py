@@ -166,6 +166,21 @@ async def test_what_cannot_be_read_tells_nothing_and_is_tried_again(world: World
         await eventually(lambda: world.times["a"] > 0)
 
 
+async def test_a_page_that_cannot_be_read_is_told_once_and_again_after_it_could_be(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(Engine(metrics=endless)) as engine:
+        world.want("a", engine)
+        await eventually(lambda: engine.asked["/metrics"] >= 3)
+        assert caplog.messages == [
+            f"/metrics of the engine at {engine.address} cannot be read: it is longer than {MAX_BYTES} bytes"
+        ]
+        engine.pages["/metrics"] = text("vllm.txt")
+        await eventually(lambda: world.times["a"] > 0)
+        engine.pages["/metrics"] = endless
+        await eventually(lambda: len(caplog.messages) == 2)
+
+
 async def test_an_engine_that_is_late_keeps_no_other_one_waiting(world: World) -> None:
     async with serving(Engine(metrics=text("vllm.txt"))) as slow, serving(Engine(metrics=text("vllm.txt"))) as quick:
         slow.delay = 30 * QUICK

@@ -6,6 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
+MOST_SAMPLES = 10_000
+"""More than that of the wanted kind is no page of an engine, and takes long to read."""
+PIECE_BYTES = 64 * 1024
+"""What is read in one go takes less than 20 ms, whatever stands there. No line of an engine is longer."""
+
 _SAMPLE = re.compile(
     r"""\s*(?P<name>[A-Za-z_:][\w:]*)\s*
         (?:\{(?P<labels>(?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?
@@ -23,6 +28,18 @@ class Sample:
     name: str
     value: float
     labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def pieces(body: bytes) -> Iterator[str]:
+    """Yield a page's text in parts of whole lines; ValueError at a line that is longer than a part may be."""
+    start = 0
+    while len(body) - start > PIECE_BYTES:
+        end = body.rfind(b"\n", start, start + PIECE_BYTES) + 1
+        if not end:
+            raise ValueError(f"it holds a line of more than {PIECE_BYTES} bytes")
+        yield body[start:end].decode(errors="replace")
+        start = end
+    yield body[start:].decode(errors="replace")
 
 
 def samples(text: str, names: frozenset[str]) -> Iterator[Sample]:

@@ -4,6 +4,7 @@ import aiohttp
 
 from tailrace.engines.families import Family
 from tailrace.engines.gauges import Gauges, read_gauges
+from tailrace.engines.wire import MAX_BYTES
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
@@ -28,9 +29,19 @@ class Engine:
     async def _read(self, url: str) -> Gauges | None:
         try:
             async with self._session.get(url, timeout=_TIMEOUT) as response:
-                return read_gauges(await response.text(errors="replace"), self._family) if response.ok else None
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, LookupError):
+                return read_gauges(await _text(response), self._family) if response.ok else None
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
             return None
+
+
+async def _text(response: aiohttp.ClientResponse) -> str:
+    """Return the page; ValueError when it is longer than an engine's is."""
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > MAX_BYTES:
+            raise ValueError(f"it is longer than {MAX_BYTES} bytes")
+    return body.decode(errors="replace")
 
 
 def join_host_port(host: str, port: int) -> str:

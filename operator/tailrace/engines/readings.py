@@ -1,5 +1,6 @@
 """What an engine says of itself beyond its gauges, as a value of the core: slots, memory, adapters."""
 
+import asyncio
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -9,19 +10,25 @@ from typing import Any
 from tailrace.core.model import Reading
 from tailrace.engines.families import Family, Series
 from tailrace.engines.gauges import belonging, gauge_names, gauges_of
-from tailrace.engines.prometheus import Sample, samples
+from tailrace.engines.prometheus import MOST_SAMPLES, Sample, pieces, samples
 
 NOTHING = Reading()
+
+MOST_BRACKETS, MOST_COMMAS = 100_000, 400_000
+"""In text or not: old llama.cpp shows the prompts in its slots. A document is read in one go, of about 50 ms then."""
 
 MOST_BYTES = 1 << 60
 """No machine has more memory: a longer number is a mistake, and too long to be divided."""
 
 
-def read_exposition(text: str, family: Family) -> Reading:
-    """Read what `family` tells in the Prometheus text format; what cannot be read is left out, for it is unknown."""
+async def read_exposition(body: bytes, family: Family) -> Reading:
+    """Read what `family` tells in the Prometheus text format; what cannot be read is left out, for it is unknown.
+
+    Others get their turn between the parts of a long page. ValueError when it tells more than any engine would.
+    """
     if not family.has_gauges:
         return NOTHING
-    found = list(samples(text, _names(family)))
+    found = await _samples(body, _names(family))
     gauges = gauges_of(found, family)
     return Reading(
         running=gauges.running if gauges else None,
@@ -31,6 +38,16 @@ def read_exposition(text: str, family: Family) -> Reading:
         gpu_memory=_part(_of(found, family.memory_used), _of(found, family.memory_total)),
         adapters=_adapters(_of(found, family.adapters), family.adapter_labels),
     )
+
+
+async def _samples(body: bytes, names: frozenset[str]) -> list[Sample]:
+    found: list[Sample] = []
+    for piece in pieces(body):
+        found += samples(piece, names)
+        if len(found) > MOST_SAMPLES:
+            raise ValueError(f"it holds more than {MOST_SAMPLES} samples of the metrics that are read")
+        await asyncio.sleep(0)
+    return found
 
 
 def read_slots(document: Any) -> Reading:  # noqa: ANN401 - whatever JSON holds
@@ -65,7 +82,9 @@ DOCUMENTS: Mapping[str, Callable[[Any], Reading]] = {"slots": read_slots, "model
 
 
 def read_document(text: bytes, kind: str) -> Reading:
-    """Read a JSON document of that kind; nothing is told by what is no JSON."""
+    """Read a JSON document of that kind; nothing is told by what is no JSON. ValueError when it holds too much."""
+    if text.count(b"{") + text.count(b"[") > MOST_BRACKETS or text.count(b",") > MOST_COMMAS:
+        raise ValueError(f"it holds more than {MOST_BRACKETS} objects and lists, or {MOST_COMMAS} values")
     try:
         return DOCUMENTS[kind](json.loads(text))
     except (ValueError, RecursionError):

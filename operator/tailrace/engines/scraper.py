@@ -105,10 +105,12 @@ class Pages:
     """The pages on which one engine tells of itself."""
 
     def __init__(self, address: EngineAddress) -> None:
+        self._address = address.address
         self._family = family(address.engine)
         self._timeout = min(2 * address.interval, LONGEST_TIMEOUT)
         self._pages = _pages(self._family, address.address)
         self._absent_until = [0.0] * len(self._pages)
+        self._trouble = [""] * len(self._pages)
 
     async def read(self) -> Reading:
         """Return what they tell together; nothing of a page that does not answer in time, or as it should."""
@@ -122,12 +124,23 @@ class Pages:
         try:
             async with asyncio.timeout(self._timeout):
                 status, body = await connection.get(path)
-        except (OSError, TimeoutError, ValueError):
+            if status != 200:
+                self._absent_until[index] = asyncio.get_running_loop().time() + _absence(status)
+                return NOTHING
+            reading = read_document(body, kind) if kind else await read_exposition(body, self._family)
+        except (OSError, TimeoutError):
             return NOTHING
-        if status != 200:
-            self._absent_until[index] = asyncio.get_running_loop().time() + _absence(status)
+        except ValueError as error:
+            self._unreadable(index, path, str(error))
             return NOTHING
-        return read_document(body, kind) if kind else read_exposition(body.decode(errors="replace"), self._family)
+        self._trouble[index] = ""
+        return reading
+
+    def _unreadable(self, index: int, path: str, why: str) -> None:
+        """Log it, once until the page can be read again or is wrong in another way."""
+        if why != self._trouble[index]:
+            self._trouble[index] = why
+            log.warning("%s of the engine at %s cannot be read: %s", path, self._address, why)
 
     def close(self) -> None:
         """Let go of the connections."""

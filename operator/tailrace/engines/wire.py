@@ -45,7 +45,7 @@ class Connection:
             return await self._get(path)
         except asyncio.LimitOverrunError as error:
             self.close()
-            raise ValueError("a line without an end") from error
+            raise ValueError(f"its head, or a line of its framing, is longer than {MAX_HEAD_BYTES} bytes") from error
         except BaseException:
             self.close()
             raise
@@ -67,7 +67,7 @@ class Connection:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         status = _STATUS.match(head.upper())
         if status is None:
-            raise ValueError("no answer in HTTP")
+            raise ValueError("it is no answer in HTTP")
         body, ended = await _body(head, reader)
         if ended or _CLOSE.search(head):
             self.close()
@@ -92,12 +92,19 @@ async def _body(head: bytes, reader: asyncio.StreamReader) -> tuple[bytes, bool]
 
 async def _chunks(reader: asyncio.StreamReader) -> bytes:
     body = bytearray()
-    while size := int((await reader.readuntil(b"\n")).split(b";")[0], 16):
+    while size := _chunk_size(await reader.readuntil(b"\n")):
         _allowed(len(body) + size)
         body += (await reader.readexactly(size + 2))[:size]
     while (await reader.readuntil(b"\n")).strip():
         pass  # trailers
     return bytes(body)
+
+
+def _chunk_size(line: bytes) -> int:
+    try:
+        return int(line.split(b";")[0], 16)
+    except ValueError:
+        raise ValueError("its chunks have no sizes") from None
 
 
 async def _rest(reader: asyncio.StreamReader) -> bytes:
@@ -110,5 +117,5 @@ async def _rest(reader: asyncio.StreamReader) -> bytes:
 
 def _allowed(size: int) -> int:
     if not 0 <= size <= MAX_BYTES:
-        raise ValueError("more than an engine has to tell")
+        raise ValueError(f"it is longer than {MAX_BYTES} bytes")
     return size
