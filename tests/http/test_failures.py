@@ -102,6 +102,7 @@ async def test_a_connection_whose_stream_was_ended_with_an_error_takes_the_next_
         no_http,
         answering(b"HTTP/1.1 200 O\x01K"),
         answering(b"HTTP/1.1 200 OK", b"X-Odd: a\x01b"),
+        *(answering(b"HTTP/1.1 %b Odd" % status) for status in (b"000", b"101", b"600", b"999")),
     ],
 )
 async def test_a_failure_before_the_first_byte_is_tried_at_another_endpoint(fault: Behaviour) -> None:
@@ -134,6 +135,14 @@ async def test_a_lonely_endpoint_that_refuses_connections_is_502() -> None:
         assert error["type"] == "server_error"
         assert "repeat the request" in error["message"]
     assert world.heard.ends[0].code == "upstream_unreachable"
+
+
+async def test_a_status_that_ends_no_answer_is_not_passed_on() -> None:
+    async with World() as world:
+        (engine,) = await world.simple()
+        engine.default = answering(b"HTTP/1.1 101 Switching Protocols", b"Upgrade: x", b"Connection: upgrade")
+        status, answer, _ = await world.post(PLAIN)
+        assert (status, json.loads(answer)["error"]["code"]) == (502, "upstream_closed")
 
 
 async def test_an_address_that_is_none_is_502() -> None:

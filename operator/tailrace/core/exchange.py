@@ -64,7 +64,7 @@ class Verdict:
 VERDICTS: dict[Failure, Verdict] = {
     Failure.CONNECT: Verdict(Again.OTHER, 502, "upstream_unreachable", "could not connect to the model server"),
     Failure.STALE: Verdict(Again.SAME, 502, "upstream_closed", "the model server closed the connection"),
-    Failure.NO_RESPONSE: Verdict(Again.OTHER, 502, "upstream_closed", "the model server closed without an answer"),
+    Failure.NO_RESPONSE: Verdict(Again.OTHER, 502, "upstream_closed", "the model server gave no valid answer"),
     Failure.LATE: Verdict(Again.NOWHERE, 504, "upstream_timeout", "the model server did not begin to answer in time"),
     Failure.BROKEN: Verdict(Again.NOWHERE, 502, "upstream_broken", "the model server broke off its answer"),
     Failure.IDLE: Verdict(Again.NOWHERE, 504, "upstream_idle", "the model server stopped sending"),

@@ -26,6 +26,7 @@ LARGE_BODY_BYTES = 1024 * 1024
 """Larger bodies are written in pieces, so that one of them does not hold up every stream."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_FINAL_STATUSES = range(200, 600)
 _NO_AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
@@ -61,9 +62,9 @@ class Upstream:
             raise AttemptError(Failure.CONNECT, str(error)) from error
         except (aiohttp.ClientError, OSError) as error:
             raise AttemptError(_silence(error, reused=_reused.get()), words(error)) from error
-        if not _can_be_sent_on(answer):
+        if fault := _fault(answer):
             answer.close()
-            raise AttemptError(Failure.NO_RESPONSE, "control characters in the head of the answer")
+            raise AttemptError(Failure.NO_RESPONSE, fault)
         return answer
 
     async def close(self) -> None:
@@ -86,9 +87,13 @@ def words(error: Exception) -> str:
     return f"{name}: {error.strerror}" if isinstance(error, OSError) and error.strerror else name
 
 
-def _can_be_sent_on(answer: aiohttp.ClientResponse) -> bool:
-    """Whether the head is one that aiohttp would write: it reads characters that it refuses to send."""
-    return _CONTROL.search(answer.reason or "") is None and not any(map(_CONTROL.search, answer.headers.values()))
+def _fault(answer: aiohttp.ClientResponse) -> str:
+    """Return why the head cannot be sent on, empty when it can: aiohttp reads more than it sends, and HTTP allows."""
+    if answer.status not in _FINAL_STATUSES:
+        return f"{answer.status} is no status that an answer ends with"
+    if _CONTROL.search(answer.reason or "") or any(map(_CONTROL.search, answer.headers.values())):
+        return "control characters in the head of the answer"
+    return ""
 
 
 def _session() -> aiohttp.ClientSession:
