@@ -252,6 +252,45 @@ def test_when_all_others_are_full_the_client_is_told_to_come_back() -> None:
     assert step.refusal.retry_after == 1
 
 
+def test_a_request_that_an_engine_declines_goes_to_another_one() -> None:
+    made, script = exchange("a", "b")
+    step = made.declined(NOW)
+    assert step is not None
+    assert uid(step) == "b"
+    assert script.told == [("a-1", Outcome.REROUTED)]
+    assert script.asked[1].avoid == {"a"}
+    assert (script.first_bytes, script.ok, made.began) == (["a-1"], False, False)
+
+
+@pytest.mark.parametrize("code", RefusalCode)
+def test_where_nobody_else_is_free_what_declines_is_the_answer(code: RefusalCode) -> None:
+    made, script = exchange("a", code)
+    assert made.declined(NOW) is None
+    assert (script.told, script.first_bytes) == ([], [])
+    made.first_byte(NOW, ok=False)
+    made.completed(NOW)
+    assert script.told == [("a-1", Outcome.COMPLETED)]
+
+
+def test_engines_that_decline_count_as_attempts() -> None:
+    made, script = exchange("a", "b", "c", "d")
+    assert made.failed(Failure.NO_RESPONSE, NOW) is not None
+    assert made.declined(NOW) is not None
+    assert made.declined(NOW) is None
+    assert len(script.asked) == MAX_ATTEMPTS
+
+
+def test_an_engine_that_declines_can_be_reached() -> None:
+    of, made = real("a", "b")
+    first = uid(made.start(NOW))
+    other = pick(of, NOW, avoid=frozenset({"a", "b"} - {first}))
+    of.unreached(other.attempt)
+    of.release(other.attempt, Outcome.FAILED, NOW)
+    assert made.declined(NOW) is not None
+    assert status(of, first).unreached == 0
+    assert counts(of)[first] == 0
+
+
 def test_at_the_deadline_an_attempt_without_a_byte_is_rerouted_however_often_it_was() -> None:
     made, script = exchange("a", "b", "c", "d", "e")
     for other in "bcde":

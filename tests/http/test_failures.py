@@ -49,6 +49,14 @@ async def no_http(turn: Turn) -> None:
     turn.close()
 
 
+def declining(status: str) -> Behaviour:
+    async def behave(turn: Turn) -> None:
+        await turn.head("Content-Length: 4", "Retry-After: 7", status=status)
+        await turn.send(b"busy")
+
+    return behave
+
+
 def closed_port() -> str:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -150,6 +158,55 @@ async def test_an_address_that_is_none_is_502() -> None:
         world.serve(endpoint("a", "no such host:x"))
         status, _, _ = await world.post(PLAIN)
         assert status == 502
+
+
+BUSY = declining("503 Service Unavailable")
+
+
+@pytest.mark.parametrize("fault", [BUSY, declining("429 Too Many Requests")])
+async def test_a_request_that_an_engine_declines_is_tried_at_another_endpoint(fault: Behaviour) -> None:
+    async with World() as world:
+        first, _ = await world.simple(count=2)
+        first.default = fault
+        for _ in range(3):
+            status, answer, _ = await world.post(PLAIN)
+            assert (status, answer) == (200, JSON_ANSWER)
+        assert (len(first.received), first.connections) == (3, 1)
+    assert world.heard.retries == ["declined"] * 3
+    assert world.heard.ends[0].code == ""
+
+
+async def test_an_engine_that_declines_without_an_end_of_its_answer_is_not_waited_for() -> None:
+    async def endless(turn: Turn) -> None:
+        await turn.head("Content-Length: 4", status="503 Service Unavailable")
+        await stay_silent(turn)
+
+    async with World() as world:
+        first, _ = await world.simple(count=2)
+        first.default = endless
+        for _ in range(2):
+            assert (await world.post(PLAIN))[0] == 200
+        await asyncio.wait_for(first.left.wait(), 5)
+
+
+async def test_the_answer_of_the_only_engine_that_there_is_is_passed_on() -> None:
+    async with World() as world:
+        (engine,) = await world.simple()
+        engine.default = BUSY
+        status, answer, response = await world.post(PLAIN)
+        assert (status, answer, response.headers["Retry-After"]) == (503, b"busy", "7")
+    assert world.heard.ends[0].code == "503"
+    assert world.heard.retries == []
+
+
+async def test_when_all_decline_the_last_answer_is_passed_on() -> None:
+    async with World() as world:
+        engines = await world.simple(count=5)
+        for engine in engines:
+            engine.default = BUSY
+        status, answer, response = await world.post(PLAIN)
+        assert (status, answer, response.headers["Retry-After"]) == (503, b"busy", "7")
+        assert sum(len(engine.received) for engine in engines) == 3
 
 
 async def test_three_attempts_are_made_at_most() -> None:

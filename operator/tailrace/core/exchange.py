@@ -8,15 +8,18 @@ Rules:
 3. Other failures before the first byte go to another endpoint while there is one, ``MAX_ATTEMPTS`` in all; where no
    connection could be made nothing was sent, and ``MAX_UNREACHABLE`` of those may come besides. An engine that is only
    late is not: it has the request already, and a second one would add to its load.
-4. At the drain deadline an attempt without a byte sent is re-routed; a stream is ended with a terminal error, which
+4. An engine that answers that it can take no more now (``DECLINES``) counts as a failure before the first byte, while
+   there is another endpoint. Where there is none its answer is the answer, for it may say when to come back.
+5. At the drain deadline an attempt without a byte sent is re-routed; a stream is ended with a terminal error, which
    is the same when the engine, told to stop then, breaks it off first.
-5. When the router itself stops, what is in flight ends with an error of its own and is tried nowhere else: a request
+6. When the router itself stops, what is in flight ends with an error of its own and is tried nowhere else: a request
    that its last moments sent to one endpoint after the other would be work for all of them and an answer for nobody.
-6. Every attempt is released exactly once, with the outcome that its door saw; it was re-routed only if there was
+7. Every attempt is released exactly once, with the outcome that its door saw; it was re-routed only if there was
    another endpoint for it.
 
 A transport calls ``start``; then for each ``Forward`` exactly one of ``failed``, ``cut``, ``stopped``, ``client_gone``
-or ``completed``, with ``first_byte`` before it when one came. It does what the returned step says.
+or ``completed``, with ``first_byte`` before it when one came. It does what the returned step says. Before a first byte
+it asks ``declined`` about a status in ``DECLINES``; a step that comes of it ends the attempt, too.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request, Us
 
 MAX_ATTEMPTS = 3
 MAX_UNREACHABLE = 10
+
+DECLINES = frozenset({429, 503})
+"""The HTTP statuses by which an engine says that it has not taken a request, and that another one may."""
 
 
 class Failure(Enum):
@@ -190,6 +196,18 @@ class Exchange:
             return Forward(pick)
         return self._elsewhere(verdict, Outcome.FAILED, now)
 
+    def declined(self, now: float) -> Forward | None:
+        """Say where to go when the engine has declined; None: nowhere else, its answer is to be relayed."""
+        if self._is_exhausted():
+            return None
+        left = self._current().attempt
+        step = self._move(now)
+        if isinstance(step, Refuse):
+            return None
+        self._attempts.first_byte(left, now, ok=False)
+        self._attempts.release(left, Outcome.REROUTED, now)
+        return step
+
     def cut(self, now: float) -> Step:
         """Say what to do when the endpoint's drain deadline has passed."""
         if self._began:
@@ -208,14 +226,18 @@ class Exchange:
     def _elsewhere(self, verdict: Verdict, otherwise: Outcome, now: float) -> Step:
         """Try another endpoint; the attempt under way ends as ``otherwise`` when there is none."""
         left = self._current()
-        self._avoid |= {left.uid}
-        step = self._try(now)
+        step = self._move(now)
         moved = isinstance(step, Forward)
         self._attempts.release(left.attempt, Outcome.REROUTED if moved else otherwise, now)
         if isinstance(step, Refuse):
             self._pick = None
             return step if step.refusal.code is RefusalCode.SATURATED else Fail(verdict, streaming=False)
         return step
+
+    def _move(self, now: float) -> Forward | Refuse:
+        """Pick another endpoint than those that were tried."""
+        self._avoid |= {self._current().uid}
+        return self._try(now)
 
     def _try(self, now: float) -> Forward | Refuse:
         request = replace(self._request, avoid=self._avoid) if self._tries else self._request

@@ -15,7 +15,7 @@ from time import perf_counter
 import aiohttp
 from aiohttp import web
 
-from tailrace.core.exchange import Exchange, Fail, Failure, Forward, Refuse, Step
+from tailrace.core.exchange import DECLINES, Exchange, Fail, Failure, Forward, Refuse, Step
 from tailrace.core.model import Outcome, Pick, Request
 from tailrace.core.router import Router
 from tailrace.http import sse
@@ -33,6 +33,7 @@ LAST_WORDS_SECONDS = 5.0
 """How long a client may take to read the error that ends its stream."""
 
 CLIENT_GONE = "client-gone"
+DECLINED = "declined"
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ class Carry:
         self._means.live[pick.attempt] = self
         self._watch.attempt(pick.timeouts)
         try:
-            await self._exchanged(pick)
+            return await self._exchanged(pick)
         except AttemptError as error:
             return self._failed(error.failure, str(error))
         except asyncio.CancelledError:
@@ -132,14 +133,15 @@ class Carry:
         finally:
             self._watch.stop()
             del self._means.live[pick.attempt]
-        return None
 
-    async def _exchanged(self, pick: Pick) -> None:
-        """Send the request to the engine and relay what it answers."""
+    async def _exchanged(self, pick: Pick) -> Step | None:
+        """Send the request to the engine and relay what it answers, unless it declines and there is another one."""
         content = self._body.content if pick.rewrite is None else replace_model(self._body.content, pick.rewrite)
         headers = to_upstream(self._request.headers, self._identity)
         upstream = await self._means.upstream.post(pick, self._request.raw_path, headers, content)
         try:
+            if upstream.status in DECLINES and (step := self._declined(upstream)) is not None:
+                return step
             first = await self._first(upstream)
             self._begin(ok=upstream.status < 400)
             response = await self._head(upstream, pick)
@@ -147,6 +149,16 @@ class Carry:
         except BaseException:
             upstream.close()
             raise
+        return None
+
+    def _declined(self, upstream: aiohttp.ClientResponse) -> Step | None:
+        """Return where to go in place of an engine that can take no more now; None when its answer is to be relayed."""
+        step = self._exchange.declined(self._means.clock())
+        if step is None:
+            return None
+        upstream.release()
+        log.info("attempt declined with %d; trying another endpoint", upstream.status, extra=self._about())
+        return self._noted(step, DECLINED)
 
     async def _first(self, upstream: aiohttp.ClientResponse) -> bytes:
         try:
