@@ -5,6 +5,9 @@ import re
 import pytest
 from tests.cli import troubles
 
+from tailrace.api.inferenceserver import ConditionType
+from tailrace.kube.doctor.servers import EXPECTED, GRAVE
+
 PAGE = troubles.PACKAGE.parents[1] / "docs" / "troubleshooting.md"
 TEXT = PAGE.read_text()
 ENTRIES: dict[str, str] = dict(re.findall(r"^### (\S+)\n(.*?)(?=^##|\Z)", TEXT, re.MULTILINE | re.DOTALL))
@@ -28,6 +31,11 @@ def test_every_condition_has_an_entry_that_names_its_type() -> None:
     found = troubles.conditions()
     assert len(found) > 25
     assert sorted(each for each in found if not has_condition(*each)) == []
+
+
+def test_the_conditions_that_are_always_there_are_written_by_their_one_definition() -> None:
+    assert {kind for kind, _ in troubles.conditions() if kind} == {each.value for each in ConditionType}
+    assert all(isinstance(kind, ConditionType) for kind in (*EXPECTED, *GRAVE))
 
 
 def test_every_type_that_is_there_only_while_something_is_wrong_is_named() -> None:

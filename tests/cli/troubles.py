@@ -10,6 +10,7 @@ from pathlib import Path
 from typer.core import TyperCommand
 from typer.main import get_command
 
+from tailrace.api.inferenceserver import ConditionType
 from tailrace.cli.main import app
 from tailrace.core import exchange
 from tailrace.core.model import RefusalCode
@@ -34,14 +35,16 @@ def words(node: ast.expr | None) -> set[str]:
 def conditions() -> set[tuple[str, str]]:
     """Return (type, reason) of every condition whose words stand in the code; the type is empty for any problem's."""
     found = {(kind, reason) for call in calls("kube", "Verdict") for kind, reason in _verdict(call)}
-    found |= {("DrainProtected", reason) for call in calls("kube", "Weakness") for reason in words(call.args[0])}
+    drain = ConditionType.DRAIN_PROTECTED.value
+    found |= {(drain, reason) for call in calls("kube", "Weakness") for reason in words(call.args[0])}
     return found | {("", reason) for call in calls("kube", "Problem") for reason in words(call.args[0])}
 
 
 def _verdict(call: ast.Call) -> Iterator[tuple[str, str]]:
-    for kind in words(call.args[0]):
+    table, _, member = ast.unparse(call.args[0]).partition(".")
+    if table == ConditionType.__name__:
         for reason in words(call.args[2]):
-            yield kind, reason
+            yield ConditionType[member].value, reason
 
 
 def special_types() -> set[str]:

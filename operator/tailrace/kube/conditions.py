@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tailrace.api import names
+from tailrace.api.inferenceserver import ConditionType
 from tailrace.core.model import EndpointSpec, EndpointState
 from tailrace.kube import objects, workload
 from tailrace.kube.client import Document
@@ -78,27 +79,33 @@ def ready(facts: Facts) -> Verdict:
     here, able = len(_staying(facts)), facts.count(EndpointState.READY)
     if able:
         note = next((_no_long_prompts(spec, facts) for spec in _staying(facts) if facts.memory.get(spec.uid)), "")
-        return Verdict("Ready", True, "EndpointsReady", f"{able} of {here} endpoints take requests.{note}")
+        return Verdict(ConditionType.READY, True, "EndpointsReady", f"{able} of {here} endpoints take requests.{note}")
     if facts.server.model.spec.template is not None and facts.server.model.spec.replicas == 0:
-        return Verdict("Ready", False, "ScaledToZero", "spec.replicas is 0: requests are answered with 503.")
+        return Verdict(
+            ConditionType.READY, False, "ScaledToZero", "spec.replicas is 0: requests are answered with 503."
+        )
     if not here:
-        return Verdict("Ready", False, "NoEndpoints", _why_none(facts))
+        return Verdict(ConditionType.READY, False, "NoEndpoints", _why_none(facts))
     told = "; ".join(f"{spec.name}: {spec.reason}" for spec in _staying(facts)[:3] if spec.reason)
-    return Verdict("Ready", False, "NoEndpointReady", f"None of {here} endpoints is ready: {told or 'not told why'}")
+    return Verdict(
+        ConditionType.READY, False, "NoEndpointReady", f"None of {here} endpoints is ready: {told or 'not told why'}"
+    )
 
 
 def progressing(facts: Facts) -> Verdict:
     """Whether a rollout is under way; it is until the last old pod has finished draining."""
     if facts.server.model.spec.template is None:
-        return Verdict("Progressing", False, "NotManaged", "Others run the pods; there is nothing to roll out.")
+        return Verdict(
+            ConditionType.PROGRESSING, False, "NotManaged", "Others run the pods; there is nothing to roll out."
+        )
     if facts.problems:
-        return Verdict("Progressing", False, facts.problems[0].reason, facts.problems[0].message)
+        return Verdict(ConditionType.PROGRESSING, False, facts.problems[0].reason, facts.problems[0].message)
     live = facts.deployment
     if live is None:
-        return Verdict("Progressing", True, "CreatingDeployment", "The Deployment does not exist yet.")
+        return Verdict(ConditionType.PROGRESSING, True, "CreatingDeployment", "The Deployment does not exist yet.")
     stuck = _stuck(live)
     if stuck:
-        return Verdict("Progressing", False, "ProgressDeadlineExceeded", stuck)
+        return Verdict(ConditionType.PROGRESSING, False, "ProgressDeadlineExceeded", stuck)
     return _rollout(facts, live)
 
 
@@ -110,16 +117,18 @@ def degraded(facts: Facts) -> Verdict:
     if facts.deployment is not None and (stuck := _stuck(facts.deployment)):
         found.append(Problem("ProgressDeadlineExceeded", stuck))
     if not found:
-        return Verdict("Degraded", False, "AsExpected", "")
-    return Verdict("Degraded", True, found[0].reason, " ".join(problem.message for problem in found))
+        return Verdict(ConditionType.DEGRADED, False, "AsExpected", "")
+    return Verdict(ConditionType.DEGRADED, True, found[0].reason, " ".join(problem.message for problem in found))
 
 
 def drain_protected(facts: Facts) -> Verdict:
     """Whether no request is cut when a pod goes away, as far as can be told beforehand."""
     found = weaknesses(facts)
     if not found:
-        return Verdict("DrainProtected", True, "Protected", "")
-    return Verdict("DrainProtected", False, found[0].reason, " ".join(weakness.message for weakness in found))
+        return Verdict(ConditionType.DRAIN_PROTECTED, True, "Protected", "")
+    return Verdict(
+        ConditionType.DRAIN_PROTECTED, False, found[0].reason, " ".join(weakness.message for weakness in found)
+    )
 
 
 def weaknesses(facts: Facts) -> list[Weakness]:
@@ -248,6 +257,8 @@ def _rollout(facts: Facts, live: Document) -> Verdict:
     draining = facts.count(EndpointState.DRAINING, EndpointState.DRAINED)
     seen = int(status.get("observedGeneration") or 0) >= int(objects.meta(live).get("generation") or 0)
     if seen and updated == available == int(status.get("replicas") or 0) == wanted and not draining:
-        return Verdict("Progressing", False, "Complete", f"{wanted} of {wanted} pods are up to date and available.")
+        return Verdict(
+            ConditionType.PROGRESSING, False, "Complete", f"{wanted} of {wanted} pods are up to date and available."
+        )
     told = f"{updated} of {wanted} pods are up to date, {available} available, {draining} draining."
-    return Verdict("Progressing", True, "RollingOut", told)
+    return Verdict(ConditionType.PROGRESSING, True, "RollingOut", told)

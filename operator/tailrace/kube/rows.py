@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tailrace.api.inferenceserver import ConditionType
 from tailrace.kube import objects
 from tailrace.kube.client import Document
 from tailrace.kube.doctor.servers import BY_CHOICE, EXPECTED, PATIENT
@@ -33,7 +34,7 @@ def row(server: Document) -> dict[str, Any]:
 def _standing(server: Document) -> tuple[str, str]:
     told = (server.get("status") or {}).get("conditions") or ()
     wrong = (condition for condition in told if not _as_expected(condition))
-    shown = next(wrong, None) or objects.condition(server, "Ready")
+    shown = next(wrong, None) or objects.condition(server, ConditionType.READY)
     if shown is None:
         return "Unknown", "no operator has looked at it yet"
     reason, message = shown.get("reason", ""), shown.get("message", "")

@@ -9,6 +9,7 @@ from typing import Final
 
 from tailrace.api import names
 from tailrace.api.gpu import gpus_asked
+from tailrace.api.inferenceserver import ConditionType
 from tailrace.core.model import DrainReason, DrainSpec
 from tailrace.kube import finalizers, objects, podstate
 from tailrace.kube.client import Document
@@ -81,7 +82,7 @@ def _listed(pods: Iterable[Document]) -> str:
 def silent_gates(seen: Seen) -> Findings:
     """Yield the InferenceServers whose gates reach no router, with the address they call and the one they should."""
     for server in seen.servers:
-        condition = objects.condition(server, "DrainProtected") or {}
+        condition = objects.condition(server, ConditionType.DRAIN_PROTECTED) or {}
         if condition.get("status") == "False" and condition.get("reason") == "GateUnreachable":
             yield _silent(seen, server)
 

@@ -6,15 +6,21 @@ import difflib
 import json
 import shlex
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
+from tailrace.api.inferenceserver import ConditionType
 from tailrace.kube import objects
 from tailrace.kube.client import Document
 from tailrace.kube.doctor.findings import Finding, Findings, Severity, well
 from tailrace.kube.doctor.seen import Seen
 
-EXPECTED: Final = {"Ready": "True", "Degraded": "False", "DrainProtected": "True", "Progressing": "True"}
+EXPECTED: Final[Mapping[str, str]] = {
+    ConditionType.READY: "True",
+    ConditionType.DEGRADED: "False",
+    ConditionType.DRAIN_PROTECTED: "True",
+    ConditionType.PROGRESSING: "True",
+}
 """How the conditions that are always there should be; all others are there while something is wrong."""
 PATIENT: Final = frozenset({"Complete", "NotManaged"})
 """Reasons of Progressing=False that are as they should be."""
@@ -22,7 +28,7 @@ BY_CHOICE: Final = frozenset({"ScaledToZero", "FixedEndpoints"})
 """Reasons that somebody asked for by the spec: told, and nothing to mend."""
 TOLD_ELSEWHERE: Final = frozenset({"GateUnreachable", "AmbiguousModel"})
 """Reasons and types that checks of their own look into."""
-GRAVE: Final = frozenset({"Ready", "Degraded", "Progressing"})
+GRAVE: Final = frozenset({ConditionType.READY, ConditionType.DEGRADED, ConditionType.PROGRESSING})
 
 _DESCRIBE: Final = "kubectl -n {namespace} describe isvr/{name}"
 _PODS: Final = "kubectl -n {namespace} describe pods -l tailrace.dev/server={name}"
