@@ -226,6 +226,8 @@ def test_explain_shows_who_would_be_picked_and_why(serve: Serve, engines: tuple[
     assert "pool default/demo, LeastEstimatedTTFT" in first
     assert head.split() == ["NAME", "ADDRESS", "STATE", "IN", "FLIGHT", "SCORE", "WHY"]
     assert row.split()[:4] == ["picked", engines[0], engines[0], "ready"]
+    assert "prefillTokensPerSecond 8000 (a guess so far), " in row
+    assert "speedGuessed" not in row
     whole = tmp_path / "request.json"
     whole.write_text(json.dumps({"prompt": "x" * 400, "max_tokens": 28}))
     code, text, _ = tailrace("explain", "demo", "-f", str(whole), "--json", env={"TAILRACE_ADMIN": serve.admin})

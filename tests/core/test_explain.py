@@ -243,6 +243,19 @@ def test_an_estimate_of_the_first_token_is_given_in_seconds() -> None:
     assert (parts["pendingTokens"], parts["loadRatio"]) == (0, 0)
 
 
+def test_a_speed_is_said_to_be_a_guess_until_first_bytes_have_told_it() -> None:
+    of = router(pod("a"), servers=(server(strategy="LeastEstimatedTTFT"),))
+    streamed = Request(MODEL, 2000, traits=Traits(prompt_tokens=2000, streams=True))
+    guessed = []
+    for turn in range(3):
+        guessed.append(of.explain(streamed, BOOT).candidates[0].parts["speedGuessed"])
+        answer = of.acquire(streamed, BOOT + turn)
+        assert isinstance(answer, Pick)
+        of.first_byte(answer.attempt, BOOT + turn + 0.2)
+        of.release(answer.attempt, Outcome.COMPLETED, BOOT + turn + 0.2)
+    assert guessed == [1, 1, 0]
+
+
 def test_the_load_ratio_is_the_score_of_the_usual_strategy() -> None:
     of = router(pod("a", capacity=4), pod("b", capacity=2))
     for _ in range(2):

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from tailrace.core.learn import WINDOW, Mean, Quantile, Ratio
+from tailrace.core.learn import WINDOW, Mean, Quantile, Ratio, Speed
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=300), st.sampled_from([0.5, 0.9, 0.95]))
@@ -25,6 +25,16 @@ def test_a_mean_begins_with_the_first_value_and_follows() -> None:
     mean.see(10.0)
     mean.see(20.0)
     assert mean.value == 11.0
+
+
+def test_a_speed_is_a_guess_until_more_was_seen_of_it() -> None:
+    speed = Speed()
+    assert speed.guessed
+    speed.see(100.0, 0.2, 1.0)
+    assert speed.guessed
+    speed.see(100.0, 0.2, 2.0)
+    assert not speed.guessed
+    assert speed.usual(1.0) > 250
 
 
 def test_a_ratio_weighs_large_samples_more_and_forgets() -> None:

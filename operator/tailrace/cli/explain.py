@@ -130,10 +130,13 @@ def _lines(found: Explained) -> Iterator[str]:
 
 def _cells(candidate: dict[str, Any]) -> tuple[str, ...]:
     parts = dict(candidate["parts"])
-    score = parts.pop("score", None)
+    score, guessed = parts.pop("score", None), parts.pop("speedGuessed", 0)
+    notes = {"prefillTokensPerSecond": " (a guess so far)"} if guessed else {}
     failures = candidate.get("connectFailures", 0)
     trouble = [f"no connection could be made {counted(failures, 'time')} in a row"] if failures else []
-    why = trouble + (candidate["against"] or [f"{name} {value:.6g}" for name, value in parts.items()])
+    why = trouble + (
+        candidate["against"] or [f"{name} {value:.6g}{notes.get(name, '')}" for name, value in parts.items()]
+    )
     return (
         candidate["standing"],
         candidate["name"],

@@ -137,6 +137,7 @@ def _first_token(pool: Pool, endpoint: Endpoint, request: Request, now: float) -
         "pendingTokens": endpoint.meter.left(speed, now),
         "uncachedTokens": float(notes.uncached(endpoint, request, notes.lengths.of(request)[0])),
         "prefillTokensPerSecond": speed,
+        "speedGuessed": float(endpoint.meter.prefill.guessed),
         "loadRatio": endpoint.in_flight / endpoint.capacity,
         "kvSeconds": kv_seconds(endpoint, pool.settings.max_kv_usage),
     }

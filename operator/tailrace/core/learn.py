@@ -95,6 +95,11 @@ class Speed:
         self._long = (0.0, 0.0)
         self._seen_at = 0.0
 
+    @property
+    def guessed(self) -> bool:
+        """Whether a guess still counts for more than what was seen."""
+        return self._long[1] < GUESS_SECONDS
+
     def see(self, amount: float, seconds: float, now: float) -> None:
         """Take in that so much was done in so much time."""
         self._lately = _decayed(self._lately, 0.5 ** (seconds / LATELY_SECONDS), amount, seconds)
