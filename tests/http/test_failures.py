@@ -287,6 +287,25 @@ async def test_a_connection_that_was_closed_while_idle_is_not_used_again() -> No
     assert world.heard.retries == []
 
 
+async def test_an_answer_that_nobody_asked_for_reaches_nobody() -> None:
+    async def twice(turn: Turn) -> None:
+        await answering(b"HTTP/1.1 200 OK")(turn)
+        await asyncio.sleep(0.05)
+        await turn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\nsomebody else's.")
+        sent.set()
+
+    sent = asyncio.Event()
+    async with World() as world:
+        (engine,) = await world.simple()
+        engine.script.append(twice)
+        assert (await world.post(PLAIN))[1] == b"{}"
+        await asyncio.wait_for(sent.wait(), 5)
+        await asyncio.sleep(0.05)
+        assert [(await world.post(PLAIN))[1] for _ in range(3)] == [JSON_ANSWER] * 3
+        assert engine.connections == 2
+    assert world.heard.retries == []
+
+
 # Time limits
 
 

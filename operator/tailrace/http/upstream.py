@@ -131,12 +131,20 @@ class _Pool(aiohttp.TCPConnector):
     ) -> Connection:
         _reused.set(False)
         connection = await super().connect(req, traces, timeout)
+        while _has_more(connection):
+            connection.close()
+            connection = await super().connect(req, traces, timeout)
         protocol = connection.protocol
         reused = protocol in self._used
         if not reused:
             self._used.add(protocol)
         _reused.set(reused)
         return connection
+
+
+def _has_more(connection: Connection) -> bool:
+    """Whether something came on an idle connection: it would be taken for the answer to the next client's request."""
+    return connection.protocol is not None and connection.protocol.should_close
 
 
 @lru_cache(maxsize=1024)
