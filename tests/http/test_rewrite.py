@@ -13,7 +13,22 @@ from tailrace.http.errors import DoorError
 from tailrace.http.rewrite import MAX_FIELDS, replace_model
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
-    ["model", '"model":', '"model": "x"', "\\", '\\"', "{", "}", "[", "]", ",", ":", "\n"]
+    [
+        "model",
+        '"model":',
+        '"model": "x"',
+        "\\",
+        '\\"',
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\n",
+        "x" * 5000,
+        "]" * 5000 + '"\\',
+    ]
 )
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
 VALUE = st.recursive(

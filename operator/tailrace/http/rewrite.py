@@ -15,7 +15,10 @@ from tailrace.http.errors import too_complex
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _SCALAR = re.compile(rb"[^,\]}\s]++")
-_STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]]', re.DOTALL)
+_TEXT = rb'"[^"\\]{0,4096}+(?:\\.[^"\\]{0,4096}+)*+"'
+_LEAF = rb'[{\[](?:[^"{}\[\]]++|' + _TEXT + rb")*+[}\]]"
+_RUN = re.compile(rb'(?:[^"{}\[\]]++|' + _TEXT + rb"|" + _LEAF + rb")*+", re.DOTALL)
+"""All that comes before the next bracket to be counted, or long text: found in one go, values may be millions."""
 _OPENING = b"{["
 
 MAX_FIELDS = 10_000
@@ -62,21 +65,30 @@ def _is_model(key: bytes) -> bool:
 def _value_end(document: bytes, start: int) -> int:
     first = document[start : start + 1]
     if first == b'"':
-        return _end(_STRING, document, start)
+        return _string_end(document, start)
     if first in (b"{", b"["):
         return _nested_end(document, start)
     return _end(_SCALAR, document, start)
 
 
 def _nested_end(document: bytes, start: int) -> int:
-    depth = 0
-    for found in _STRUCTURE.finditer(document, start):
-        token = found[0]
-        if token[0] != 0x22:
-            depth += 1 if token in _OPENING else -1
+    depth, at = 0, start
+    while at < len(document):
+        if document.startswith(b'"', at):
+            at = _string_end(document, at)
+        else:
+            depth += 1 if document[at] in _OPENING else -1
+            at += 1
             if depth == 0:
-                return found.end()
+                return at
+        at = _end(_RUN, document, at)
     raise ValueError("the JSON document ends inside an object or a list")
+
+
+def _string_end(document: bytes, start: int) -> int:
+    """Return the end of a string; that of a picture, which has no escapes, without a look at each byte."""
+    end = document.find(b'"', start + 1) + 1
+    return end if end and document.find(b"\\", start, end) < 0 else _end(_STRING, document, start)
 
 
 def _blank(document: bytes, at: int) -> int:
