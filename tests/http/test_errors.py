@@ -71,6 +71,16 @@ async def test_an_unknown_model_is_404_and_no_label() -> None:
     assert (world.heard.ends[0].model, world.heard.ends[0].code) == ("", "model_not_found")
 
 
+async def test_a_name_as_long_as_no_model_has_one_is_not_said_whole() -> None:
+    async with World() as world:
+        await world.simple()
+        headers = {"x-tailrace-namespace": "n" * 4000}
+        status, answer, _ = await world.post({"model": "m" * 1_000_000}, headers=headers)
+        assert (status, error(answer)["code"]) == (404, "model_not_found")
+        assert len(answer) < 1000
+        assert "the model 'mmm" in str(error(answer)["message"])
+
+
 async def test_a_model_of_two_namespaces_is_400_until_one_is_named() -> None:
     async with World() as world:
         engine = await world.engine()

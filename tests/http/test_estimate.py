@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.http.estimate import estimate
+from tailrace.core.model import Needs
+from tailrace.http.estimate import MOST_VALUES, estimate
+from tailrace.http.traits import traits
 
 CHAT = {"messages": [{"role": "user", "content": "x" * 400}]}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:" + "x" * 100_000}}
@@ -45,6 +48,35 @@ def tokens(document: dict[str, Any]) -> int:
 )
 def test_text_images_and_answer_are_counted(document: dict[str, Any], expected: int) -> None:
     assert tokens(document) == expected
+
+
+class Watched(list[Any]):
+    """A list that counts how many of its elements were looked at."""
+
+    looked_at = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for each in super().__iter__():
+            Watched.looked_at += 1
+            yield each
+
+
+VALUES = {"null": None, "text": "", "message": {"content": None}, "number": 1.5, "list": Watched([None] * 1000)}
+
+
+@pytest.mark.parametrize("element", VALUES.values(), ids=VALUES)
+def test_a_prompt_of_more_values_than_any_has_is_not_read_to_its_end(
+    element: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watched, "looked_at", 0)
+    document = {"messages": Watched([element] * (5 * MOST_VALUES)), "prompt": "x" * 400}
+    tokens(document)
+    traits(document, {}, Needs(prefix=True), model="m", image_tokens=0, output_tokens=0)
+    assert Watched.looked_at <= 5 * MOST_VALUES
+
+
+def test_the_type_of_a_part_is_looked_at_when_it_is_a_word() -> None:
+    assert tokens({"messages": [{"type": ["image"], "content": "x" * 40}]}) == 10
 
 
 JSON = st.recursive(

@@ -68,6 +68,13 @@ def test_the_block_is_128_tokens_long() -> None:
     assert prefix({"prompt": [1, 2]}) != prefix({"prompt": [12]})
 
 
+def test_tokens_are_told_apart_wherever_they_stand() -> None:
+    assert prefix({"prompt": [1, 2, 3]}) == prefix({"prompt": [1, 2, 3]})
+    assert prefix({"prompt": [1, 2, 3]}) != prefix({"prompt": [1, 2, 4]})
+    assert prefix({"prompt": [1, "2", 3]}) != prefix({"prompt": [1, "2", 4]})
+    assert len(found({"prompt": list(range(200_000))}, Needs(chain=True)).chain) == MOST_BLOCKS
+
+
 def test_models_and_adapters_share_no_prefix() -> None:
     assert prefix(chat("hello"), "m") != prefix(chat("hello"), "lora")
 

@@ -28,6 +28,8 @@ from tailrace.core.model import (
 from tailrace.core.pool import Pool
 
 REMEMBERED_GONE = 10_000
+LONGEST_NAME = 253
+"""Of a model or a namespace that can exist: of what is longer, and named by a client, no more is said."""
 """How many uids are remembered as gone, so that old news does not bring them back."""
 
 
@@ -87,8 +89,8 @@ class Registry:
         if len(found) == 1:
             return next(iter(found.values()))
         if not found:
-            where = f" in namespace {namespace!r}" if namespace is not None else ""
-            return Refusal(RefusalCode.UNKNOWN_MODEL, f"no InferenceServer serves the model {name!r}{where}")
+            where = f" in namespace {_shown(namespace)}" if namespace is not None else ""
+            return Refusal(RefusalCode.UNKNOWN_MODEL, f"no InferenceServer serves the model {_shown(name)}{where}")
         return Refusal(
             RefusalCode.AMBIGUOUS_MODEL,
             f"the model {name!r} is served in the namespaces {', '.join(sorted(found))}; "
@@ -361,3 +363,7 @@ def _shape(spec: EndpointSpec) -> tuple[object, ...]:
         spec.zone,
         spec.backup,
     )
+
+
+def _shown(name: str) -> str:
+    return repr(name) if len(name) <= LONGEST_NAME else repr(name[:LONGEST_NAME] + "...")

@@ -65,7 +65,7 @@ def _subset(request: web.BaseRequest) -> frozenset[str] | None:
 
 def _whole(value: object) -> int:
     """Return the number of tokens; DoorError 400 when it is none."""
-    text = str(value)
+    text = str(value) if isinstance(value, int | str) else ""
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise bad_request("tokens_invalid", "'tokens' must be a whole number, 0 or more; or leave it out", "tokens")
     return max(1, int(text))

@@ -6,9 +6,13 @@ nothing here; the engine will refuse it in its own words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 
 BYTES_PER_TOKEN = 4
+
+MOST_VALUES = 20_000
+"""So many texts, objects and lists of a prompt are looked at: no conversation has more, and millions take seconds."""
 
 _TEXT_FIELDS = ("messages", "prompt", "input", "instructions", "system")
 _OUTPUT_FIELDS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
@@ -28,9 +32,10 @@ def estimate(document: Mapping[str, object], *, image_tokens: int, output_tokens
 def prompt_tokens(document: Mapping[str, object], image_tokens: int) -> int:
     """Return the estimated tokens of the prompt, 0 without one."""
     size = 0
+    left = iter(range(MOST_VALUES))
     for field in _TEXT_FIELDS:
         if field in document:
-            size += _bytes(document[field], image_tokens * BYTES_PER_TOKEN, _MAX_DEPTH)
+            size += _bytes(document[field], image_tokens * BYTES_PER_TOKEN, _MAX_DEPTH, left)
     return -(-size // BYTES_PER_TOKEN)
 
 
@@ -43,8 +48,10 @@ def allowed_tokens(document: Mapping[str, object], limit: int) -> int:
     return 0
 
 
-def _bytes(value: object, image_bytes: int, depth: int) -> int:
-    """Return the bytes of text in ``value``; a token id stands for the bytes of a token."""
+def _bytes(value: object, image_bytes: int, depth: int, left: Iterator[int]) -> int:
+    """Return the bytes of text in ``value``; a token id stands for the bytes of a token. ``left`` ends the looking."""
+    if next(left, None) is None:
+        return 0
     if isinstance(value, str):
         return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
     if isinstance(value, int):
@@ -55,18 +62,19 @@ def _bytes(value: object, image_bytes: int, depth: int) -> int:
         if value and isinstance(value[0], int):
             return BYTES_PER_TOKEN * len(value)
         total = 0
-        for part in value:
-            total += _bytes(part, image_bytes, depth - 1)
+        for part in islice(value, MOST_VALUES):
+            total += _bytes(part, image_bytes, depth - 1, left)
         return total
-    return _part_bytes(value, image_bytes, depth) if isinstance(value, dict) else 0
+    return _part_bytes(value, image_bytes, depth, left) if isinstance(value, dict) else 0
 
 
-def _part_bytes(part: Mapping[str, object], image_bytes: int, depth: int) -> int:
+def _part_bytes(part: Mapping[str, object], image_bytes: int, depth: int, left: Iterator[int]) -> int:
     """Return the bytes of a message or of a part of one."""
-    if "image" in str(part.get("type", "")):
+    kind = part.get("type")
+    if isinstance(kind, str) and "image" in kind:
         return image_bytes
     total = 0
     for name in _NESTED:
         if name in part:
-            total += _bytes(part[name], image_bytes, depth - 1)
+            total += _bytes(part[name], image_bytes, depth - 1, left)
     return total

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
+from itertools import islice
+from typing import cast
 
 from tailrace.core.model import Needs, Traits
-from tailrace.http.estimate import BYTES_PER_TOKEN, allowed_tokens, prompt_tokens
+from tailrace.http.estimate import BYTES_PER_TOKEN, MOST_VALUES, allowed_tokens, prompt_tokens
 
 BLOCK_TOKENS = 128
 BLOCK_BYTES = BLOCK_TOKENS * BYTES_PER_TOKEN
@@ -91,8 +93,9 @@ def _first_bytes(document: Mapping[str, object], most: int, picture_bytes: int =
     """
     parts: list[bytes] = []
     size = 0
+    left = iter(range(MOST_VALUES))
     for field in _IN_ORDER:
-        for piece in _pieces(document.get(field), _MAX_DEPTH, most, picture_bytes):
+        for piece in _pieces(document.get(field), _MAX_DEPTH, most, picture_bytes, left):
             parts.append(piece)
             size += len(piece)
             if size >= most:
@@ -100,21 +103,35 @@ def _first_bytes(document: Mapping[str, object], most: int, picture_bytes: int =
     return b"".join(parts)
 
 
-def _pieces(value: object, depth: int, most: int, picture_bytes: int) -> Iterator[bytes]:
-    """Yield what a prompt is made of in order, each piece marked as one; of a text no more than ``most``."""
+def _pieces(value: object, depth: int, most: int, picture_bytes: int, left: Iterator[int]) -> Iterator[bytes]:
+    """Yield what a prompt is made of in order, each piece marked as one; of a text no more than ``most``.
+
+    ``left`` ends the looking.
+    """
+    if next(left, None) is None:
+        return
     if isinstance(value, str):
         yield b"\n" + value[:most].encode("utf-8", "surrogatepass")
     elif isinstance(value, int):
         yield b" %d" % value
     elif isinstance(value, list) and depth > 0:
-        for part in value:
-            yield from _pieces(part, depth - 1, most, picture_bytes)
+        yield from _elements(value, depth, most, picture_bytes, left)
     elif isinstance(value, dict) and depth > 0:
         for name in _OF_PARTS:
             if name in _PICTURES and name in value:
                 yield _picture(value[name], picture_bytes)
             elif name in value:
-                yield from _pieces(value[name], depth - 1, most, picture_bytes)
+                yield from _pieces(value[name], depth - 1, most, picture_bytes, left)
+
+
+def _elements(value: list[object], depth: int, most: int, picture_bytes: int, left: Iterator[int]) -> Iterator[bytes]:
+    """Yield the pieces of a list; one of numbers, which is a prompt in tokens, is one piece."""
+    numbers = value[: most // 2]
+    if all(isinstance(number, int) for number in numbers):
+        yield b"".join([b" %d" % number for number in cast("list[int]", numbers)])
+        return
+    for part in islice(value, MOST_VALUES):
+        yield from _pieces(part, depth - 1, most, picture_bytes, left)
 
 
 def _picture(value: object, size: int) -> bytes:
