@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping
 
 import pytest
+from aiohttp.resolver import DefaultResolver
 from tests.http.engine import (
     JSON_ANSWER,
     Behaviour,
@@ -143,6 +144,21 @@ async def test_a_lonely_endpoint_that_refuses_connections_is_502() -> None:
         assert error["type"] == "server_error"
         assert "repeat the request" in error["message"]
     assert world.heard.ends[0].code == "upstream_unreachable"
+
+
+async def test_an_endpoint_whose_name_is_not_found_in_time_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(DefaultResolver, "resolve", never)
+    limits = Timeouts(connect=0.1, first_byte=3.0, total=3.0)
+    async with World() as world:
+        good = await world.engine()
+        world.serve(endpoint("a", "model-server:8000"), timeouts=limits)
+        assert (await world.post(STREAM))[0] == 502
+        world.serve(endpoint("a", "model-server:8000"), endpoint("b", good.address), timeouts=limits)
+        assert (await world.post(STREAM))[0] == 200
+    assert world.heard.retries in ([], ["connect"])
 
 
 async def test_a_status_that_ends_no_answer_is_not_passed_on() -> None:

@@ -149,7 +149,8 @@ def _has_more(connection: Connection) -> bool:
 
 @lru_cache(maxsize=1024)
 def _connect_within(seconds: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, sock_connect=seconds)
+    """Return the limit for a connection, the look-up of its name and each of its addresses included."""
+    return aiohttp.ClientTimeout(total=None, connect=seconds)
 
 
 _CLOSED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionResetError, BrokenPipeError)
