@@ -10,12 +10,22 @@ from http import HTTPStatus
 
 import openai
 import pytest
+from aiohttp.resolver import DefaultResolver
 from openai.types.chat import ChatCompletionMessageParam
 from tests.http.engine import Turn, stay_silent, stream
-from tests.http.world import ALIAS, MODEL, World, endpoint, eventually, raw_request
+from tests.http.world import ALIAS, CHAT, MODEL, World, endpoint, eventually, raw_request
 
 from tailrace.core.exchange import VERDICTS, Verdict
-from tailrace.core.model import EndpointSeen, ModelSpec, PoolSettings, Refusal, RefusalCode, ServerSeen, ServerSpec
+from tailrace.core.model import (
+    EndpointSeen,
+    ModelSpec,
+    PoolSettings,
+    Refusal,
+    RefusalCode,
+    ServerSeen,
+    ServerSpec,
+    Timeouts,
+)
 from tailrace.http.errors import failed, refused
 from tailrace.settings import Settings
 
@@ -279,6 +289,22 @@ async def test_what_the_client_is_known_by_is_not_logged_when_its_engine_breaks(
         status, _, _ = await world.post(PLAIN, headers={"Authorization": "Bearer sesame"})
         assert status == 502
     assert "attempt failed: " in caplog.text
+    assert "sesame" not in caplog.text
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1", "no such host:x", "model-server:8000"])
+async def test_what_the_client_asks_with_is_not_logged_when_there_is_no_connection(
+    address: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(DefaultResolver, "resolve", never)
+    async with World() as world:
+        world.serve(endpoint("a", address), timeouts=Timeouts(connect=0.05))
+        status, _, _ = await world.post(PLAIN, path=f"{CHAT}?key=sesame")
+        assert status == 502
+    assert f"attempt failed: connect: {address}: " in caplog.text
     assert "sesame" not in caplog.text
 
 

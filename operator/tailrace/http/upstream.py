@@ -59,7 +59,7 @@ class Upstream:
                 allow_redirects=False,
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError) as error:
-            raise AttemptError(Failure.CONNECT, str(error)) from error
+            raise AttemptError(Failure.CONNECT, f"{pick.address}: {words(error)}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise AttemptError(_silence(error, reused=_reused.get()), words(error)) from error
         if fault := _fault(answer):
