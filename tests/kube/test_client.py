@@ -1,9 +1,11 @@
 """The way to the API server, against one that answers whatever a test wants."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
+from kubernetes.aio import client
 from tests.kube.apiserver import serving
 
 from tailrace.kube import objects
@@ -46,6 +48,28 @@ async def test_an_answer_that_is_no_object_is_an_api_error_that_tells_nothing(
     with pytest.raises(ApiError, match="no object") as refused:
         await api.list_all(objects.PODS)
     assert refused.value.status == 0
+
+
+async def test_what_we_are_known_by_is_not_said_when_the_answer_is_no_http() -> None:
+    async def rubbish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/9 what?\r\n\r\n")
+        writer.close()
+
+    heads: list[bytes] = []
+    far = await asyncio.start_server(rubbish, "127.0.0.1", 0)
+    configuration = client.Configuration()
+    configuration.host = f"http://127.0.0.1:{far.sockets[0].getsockname()[1]}"
+    configuration.api_key["BearerToken"] = "Bearer sesame"
+    api = Api(configuration)
+    with pytest.raises(ApiError) as refused:
+        await api.get(objects.NODES, None, "n")
+    await api.close()
+    far.close()
+    await far.wait_closed()
+    assert b"sesame" in heads[0]
+    assert "sesame" not in str(refused.value)
+    assert "ClientResponseError: 400" in str(refused.value)
 
 
 async def test_an_object_without_items_is_not_an_empty_list(server: Server, api: Api) -> None:

@@ -230,7 +230,7 @@ class Api:
             async for line in _lines(response):
                 yield _change(_document(line))
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise ApiError(0, "Disconnected", repr(error)) from error
+            raise ApiError(0, "Disconnected", _words(error)) from error
         finally:
             response.close()
 
@@ -253,7 +253,7 @@ class Api:
             try:
                 answer = await response.read()
             except (aiohttp.ClientError, TimeoutError) as error:
-                raise ApiError(0, "Disconnected", repr(error)) from error
+                raise ApiError(0, "Disconnected", _words(error)) from error
             return _document(answer)
 
         return await _with_retries(once)
@@ -282,8 +282,14 @@ class Api:
                 raise _refused(response.status, await _error_body(response), response.headers.get("Retry-After"))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = "ConnectFailed" if isinstance(error, aiohttp.ClientConnectorError) else "Disconnected"
-            raise ApiError(0, reason, repr(error)) from error
+            raise ApiError(0, reason, _words(error)) from error
         return response
+
+
+def _words(error: Exception) -> str:
+    """Return what went wrong. The error's own notation may hold the request's head, and with it our token."""
+    name = type(error).__name__
+    return f"{name}: {error}" if str(error) else name
 
 
 async def _with_retries(once: Callable[[], Awaitable[Document]]) -> Document:
