@@ -15,9 +15,11 @@ from tailrace.core.exchange import (
     Failure,
     Forward,
     Refuse,
+    Wait,
 )
 from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request, Timeouts, Usage
 from tailrace.core.router import Router
+from tailrace.core.waiting import Answer, Kind, Waiting
 
 NOW = BOOT + 1
 RETRIED = [failure for failure in Failure if VERDICTS[failure].again is Again.OTHER]
@@ -39,6 +41,22 @@ class Script:
     repeatable: bool = True
     usage: Usage | None = None
     ok: bool | None = None
+    waiting: list[Waiting] = field(default_factory=list)
+    left: list[Waiting] = field(default_factory=list)
+    full: bool = False
+
+    def wait(self, request: Request, now: float, answer: Answer) -> Waiting | Refusal:
+        if self.full:
+            return Refusal(RefusalCode.SATURATED, "the queue is full", 9)
+        self.waiting.append(Waiting(request, Kind("ns/m", ""), now, now + 30, answer))
+        return self.waiting[-1]
+
+    def leave(self, waiting: Waiting) -> None:
+        self.left.append(waiting)
+
+    def give_up(self, waiting: Waiting, now: float) -> Pick | Refusal:
+        self.left.append(waiting)
+        return self.acquire(waiting.request, now)
 
     def acquire(self, request: Request, now: float) -> Pick | Refusal:
         self.times.append(now)
@@ -465,3 +483,94 @@ def test_endpoints_that_can_not_be_reached_do_not_hide_one_that_can() -> None:
     assert uid(made.failed(Failure.NO_RESPONSE, NOW)) == "b"
     assert made.failed(Failure.CONNECT, NOW) == Fail(VERDICTS[Failure.CONNECT], streaming=False)
     assert script.told[-1][1] is Outcome.FAILED
+
+
+# Waiting for a slot
+
+
+def waits(*answers: str | RefusalCode) -> tuple[Exchange, Script, list[str]]:
+    """Return an exchange whose patient request waits, and where the calls of ``on_answer`` are noted."""
+    script, calls = Script([RefusalCode.SATURATED, *answers]), list[str]()
+    made = Exchange(script, Request(MODEL, patient=True), lambda: calls.append("answered"))
+    assert made.start(NOW) == Wait(NOW + 30)
+    return made, script, calls
+
+
+def given_to(script: Script, answer: str) -> Pick:
+    script.given.append(Pick(f"{answer}-w", answer, f"{answer}:80", None, Timeouts(), None))
+    return script.given[-1]
+
+
+def test_a_patient_request_waits_and_is_forwarded_when_it_is_its_turn() -> None:
+    made, script, calls = waits()
+    assert not made.is_answered
+    script.waiting[0].answer(given_to(script, "a"))
+    assert (made.is_answered, calls) == (True, ["answered"])
+    assert uid(made.answered()) == "a"
+    assert made.tries == 1
+    made.completed(NOW)
+    assert script.told == [("a-w", Outcome.COMPLETED)]
+
+
+def test_a_request_that_is_answered_with_a_refusal_is_refused() -> None:
+    made, script, _ = waits()
+    script.waiting[0].answer(Refusal(RefusalCode.SHUTTING_DOWN, "no"))
+    step = made.answered()
+    assert isinstance(step, Refuse)
+    assert step.refusal.code is RefusalCode.SHUTTING_DOWN
+    made.client_gone(NOW)
+    assert script.told == []
+
+
+def test_a_full_queue_refuses() -> None:
+    script = Script([RefusalCode.SATURATED], full=True)
+    step = Exchange(script, Request(MODEL, patient=True)).start(NOW)
+    assert isinstance(step, Refuse)
+    assert step.refusal.retry_after == 9
+
+
+@pytest.mark.parametrize("code", [code for code in RefusalCode if code is not RefusalCode.SATURATED])
+def test_nobody_waits_for_what_does_not_come_with_a_slot(code: RefusalCode) -> None:
+    script = Script([code])
+    assert isinstance(Exchange(script, Request(MODEL, patient=True)).start(NOW), Refuse)
+    assert script.waiting == []
+
+
+def test_time_up_asks_once_more() -> None:
+    made, script, _ = waits("late")
+    assert uid(made.waited(NOW + 30)) == "late"
+    assert script.left == script.waiting
+
+
+def test_an_answer_that_comes_with_the_end_of_the_time_counts() -> None:
+    made, script, _ = waits("never asked")
+    script.waiting[0].answer(given_to(script, "a"))
+    assert uid(made.waited(NOW + 30)) == "a"
+    assert script.left == []
+
+
+def test_a_client_that_leaves_the_queue_is_in_flight_nowhere() -> None:
+    made, script, _ = waits()
+    made.client_gone(NOW)
+    assert script.left == script.waiting
+    assert script.told == []
+
+
+def test_a_client_that_leaves_with_its_turn_frees_the_slot_it_was_given() -> None:
+    made, script, _ = waits()
+    script.waiting[0].answer(given_to(script, "a"))
+    made.client_gone(NOW)
+    assert script.told == [("a-w", Outcome.CLIENT_GONE)]
+
+
+def test_a_request_that_must_go_elsewhere_waits_for_a_slot_there() -> None:
+    script = Script(["a", RefusalCode.SATURATED])
+    made = Exchange(script, Request(MODEL, patient=True))
+    made.start(NOW)
+    assert isinstance(made.failed(Failure.NO_RESPONSE, NOW), Wait)
+    assert script.told == [("a-1", Outcome.REROUTED)]
+    assert script.waiting[0].request.avoid == {"a"}
+    script.waiting[0].answer(given_to(script, "b"))
+    assert uid(made.answered()) == "b"
+    made.completed(NOW)
+    assert script.told[1:] == [("b-w", Outcome.COMPLETED)]

@@ -319,11 +319,21 @@ def test_a_slot_taken_in_one_pool_is_taken_in_all() -> None:
 
 def test_retry_after_is_learnt_from_service_times_and_bounded() -> None:
     made = pool(endpoint("a"), endpoint("b", added=1))
-    assert made.retry_after() == 1
+    assert made.retry_after(0.0) == 1
+    for number in range(100):
+        made.learn(21.0, 21.0 * number)
+    long_after = 10_000.0
+    assert made.retry_after(long_after) == 11
+    assert made.retry_after(long_after, waiting=2) == 32
     for _ in range(100):
-        made.learn(21.0)
-    assert made.retry_after() == 11
-    for _ in range(100):
-        made.learn(10_000.0)
-    assert made.retry_after() == 60
-    assert pool().retry_after() == 1
+        made.learn(10_000.0, 0.0)
+    assert made.retry_after(long_after) == 60
+    assert pool().retry_after(0.0) == 1
+
+
+def test_retry_after_follows_how_often_slots_are_freed() -> None:
+    made = pool(endpoint("a"), endpoint("b", added=1))
+    for number in range(400):
+        made.learn(30.0, number / 4)
+    assert made.retry_after(100.0) == 1
+    assert made.retry_after(100.0, waiting=99) in range(24, 27), "a hundred slots, four a second"

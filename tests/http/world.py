@@ -58,6 +58,7 @@ class Heard:
     doors: list[str] = field(default_factory=list)
     ends: list[End] = field(default_factory=list)
     retries: list[str] = field(default_factory=list)
+    waits: list[tuple[str, str, float]] = field(default_factory=list)
 
     def started(self, door: str) -> None:
         self.doors.append(door)
@@ -68,6 +69,9 @@ class Heard:
     ) -> None:
         self.running -= 1
         self.ends.append(End(door, model, code, seconds, ttft, itl))
+
+    def waited(self, model: str, outcome: str, seconds: float) -> None:
+        self.waits.append((model, outcome, seconds))
 
     def retried(self, reason: str) -> None:
         self.retries.append(reason)
@@ -110,6 +114,7 @@ class World:
         assert self.heard.running == 0
         assert self.proxy._bodies.budget.used == 0
         assert not self.proxy._means.live
+        assert not self.router.waiting()
         assert all(endpoint.in_flight == 0 for endpoint in self.router.status().endpoints)
 
     async def _listen(self, runner: web.BaseRunner) -> int:

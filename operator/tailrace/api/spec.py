@@ -338,6 +338,20 @@ class LoadBalancing(Part):
     )
 
 
+class Queue(Part):
+    """Where requests wait while every endpoint that could serve them is at capacity."""
+
+    max_requests: int = Field(
+        default=1000,
+        ge=0,
+        le=100_000,
+        description="Requests that may wait for a slot at each router; one more is answered 429. 0: none waits.",
+    )
+    max_wait_seconds: Seconds = Field(
+        default=30, description="Seconds after which a request that got no slot is answered 429."
+    )
+
+
 class Timeouts(Part):
     """How long a request may take; whichever ends first counts."""
 
@@ -456,6 +470,11 @@ class Spec(Part):
     load_balancing: LoadBalancing = Field(
         default_factory=LoadBalancing,
         description="How requests are spread. Of several servers of one model the oldest one's settings count.",
+        json_schema_extra=defaulted(),
+    )
+    queue: Queue = Field(
+        default_factory=Queue,
+        description="Waiting for a slot. Of several servers of one model the oldest one's settings count.",
         json_schema_extra=defaulted(),
     )
     timeouts: Timeouts = Field(

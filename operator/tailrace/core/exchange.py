@@ -14,21 +14,26 @@ Rules:
    is the same when the engine, told to stop then, breaks it off first.
 6. When the router itself stops, what is in flight ends with an error of its own and is tried nowhere else: a request
    that its last moments sent to one endpoint after the other would be work for all of them and an answer for nobody.
-7. Every attempt is released exactly once, with the outcome that its door saw; it was re-routed only if there was
+7. Where all that qualify are full, a patient request waits for its turn; also one that was sent already and has to go
+   elsewhere. Nothing is in flight for it meanwhile.
+8. Every attempt is released exactly once, with the outcome that its door saw; it was re-routed only if there was
    another endpoint for it.
 
 A transport calls ``start``; then for each ``Forward`` exactly one of ``failed``, ``cut``, ``stopped``, ``client_gone``
-or ``completed``, with ``first_byte`` before it when one came. It does what the returned step says. Before a first byte
-it asks ``declined`` about a status in ``DECLINES``; a step that comes of it ends the attempt, too.
+or ``completed``, with ``first_byte`` before it when one came; for each ``Wait`` exactly one of ``answered``,
+``waited`` or ``client_gone``. It does what the returned step says. Before a first byte it asks ``declined`` about a
+status in ``DECLINES``; a step that comes of it ends the attempt, too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
 from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request, Usage
+from tailrace.core.waiting import Answer, Waiting
 
 MAX_ATTEMPTS = 3
 MAX_UNREACHABLE = 10
@@ -89,6 +94,13 @@ class Forward:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing is free: wait until the router answers, at most until that time."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Refuse:
     """Answer with this refusal: nothing was sent anywhere."""
 
@@ -103,7 +115,7 @@ class Fail:
     streaming: bool
 
 
-Step = Forward | Refuse | Fail
+Step = Forward | Wait | Refuse | Fail
 
 
 class Attempts(Protocol):
@@ -111,6 +123,18 @@ class Attempts(Protocol):
 
     def acquire(self, request: Request, now: float) -> Pick | Refusal:
         """Choose an endpoint and book an attempt."""
+        ...
+
+    def wait(self, request: Request, now: float, answer: Answer) -> Waiting | Refusal:
+        """Have a request wait that got no endpoint."""
+        ...
+
+    def leave(self, waiting: Waiting) -> None:
+        """Let go of a request that waits no longer."""
+        ...
+
+    def give_up(self, waiting: Waiting, now: float) -> Pick | Refusal:
+        """End the wait of a request that was not answered."""
         ...
 
     def first_byte(self, attempt_id: str, now: float, *, ok: bool = True) -> None:
@@ -135,9 +159,12 @@ class Attempts(Protocol):
 
 
 class Exchange:
-    """The life of one request; see the rules at the top of the file."""
+    """The life of one request; see the rules at the top of the file.
 
-    def __init__(self, attempts: Attempts, request: Request) -> None:
+    ``on_answer`` is called when the router answers a request that waits; ``answered`` then says what it was.
+    """
+
+    def __init__(self, attempts: Attempts, request: Request, on_answer: Callable[[], None] = lambda: None) -> None:
         self._attempts = attempts
         self._request = request
         self._pick: Pick | None = None
@@ -146,6 +173,9 @@ class Exchange:
         self._unreachable = 0
         self._avoid = request.avoid
         self._stale_at: str | None = None
+        self._on_answer = on_answer
+        self._waiting: Waiting | None = None
+        self._answer: Pick | Refusal | None = None
 
     @property
     def began(self) -> bool:
@@ -157,9 +187,27 @@ class Exchange:
         """How many attempts were made."""
         return self._tries
 
-    def start(self, now: float) -> Forward | Refuse:
+    def start(self, now: float) -> Forward | Wait | Refuse:
         """Pick the first endpoint."""
         return self._try(now)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the router has answered the request that waits."""
+        return self._answer is not None
+
+    def answered(self) -> Forward | Refuse:
+        """Say what the router's answer to the request that waited means."""
+        answer, self._answer, self._waiting = self._answer, None, None
+        if answer is None:
+            raise RuntimeError("the request was not answered: wait until it is, or is_answered")
+        return self._follow(answer)
+
+    def waited(self, now: float) -> Forward | Refuse:
+        """Say what follows when the request has waited for as long as it may."""
+        if self._answer is None and self._waiting is not None:
+            self._answer = self._attempts.give_up(self._waiting, now)
+        return self.answered()
 
     def first_byte(self, now: float, *, ok: bool = True) -> None:
         """Note that the answer begins: from here on it cannot be retried. ``ok``: it is no error."""
@@ -171,7 +219,12 @@ class Exchange:
         self._end(Outcome.COMPLETED, now, usage)
 
     def client_gone(self, now: float) -> None:
-        """Book that the client left: the attempt ends, its slot is free."""
+        """Book that the client left: the attempt ends, its slot is free; a request that waits does so no longer."""
+        if self._waiting is not None:
+            self._attempts.leave(self._waiting)
+            self._waiting = None
+        if isinstance(self._answer, Pick):
+            self._pick = self._answer
         if self._pick is not None:
             self._end(Outcome.CLIENT_GONE, now)
 
@@ -196,7 +249,7 @@ class Exchange:
             return Forward(pick)
         return self._elsewhere(verdict, Outcome.FAILED, now)
 
-    def declined(self, now: float) -> Forward | None:
+    def declined(self, now: float) -> Forward | Wait | None:
         """Say where to go when the engine has declined; None: nowhere else, its answer is to be relayed."""
         if self._is_exhausted():
             return None
@@ -206,6 +259,8 @@ class Exchange:
             return None
         self._attempts.first_byte(left, now, ok=False)
         self._attempts.release(left, Outcome.REROUTED, now)
+        if isinstance(step, Wait):
+            self._pick = None
         return step
 
     def cut(self, now: float) -> Step:
@@ -227,21 +282,38 @@ class Exchange:
         """Try another endpoint; the attempt under way ends as ``otherwise`` when there is none."""
         left = self._current()
         step = self._move(now)
-        moved = isinstance(step, Forward)
+        moved = isinstance(step, Forward | Wait)
         self._attempts.release(left.attempt, Outcome.REROUTED if moved else otherwise, now)
-        if isinstance(step, Refuse):
+        if not isinstance(step, Forward):
             self._pick = None
-            return step if step.refusal.code is RefusalCode.SATURATED else Fail(verdict, streaming=False)
+        if isinstance(step, Refuse) and step.refusal.code is not RefusalCode.SATURATED:
+            return Fail(verdict, streaming=False)
         return step
 
-    def _move(self, now: float) -> Forward | Refuse:
+    def _move(self, now: float) -> Forward | Wait | Refuse:
         """Pick another endpoint than those that were tried."""
         self._avoid |= {self._current().uid}
         return self._try(now)
 
-    def _try(self, now: float) -> Forward | Refuse:
+    def _try(self, now: float) -> Forward | Wait | Refuse:
         request = replace(self._request, avoid=self._avoid) if self._tries else self._request
         answer = self._attempts.acquire(request, now)
+        if isinstance(answer, Refusal) and answer.code is RefusalCode.SATURATED and request.patient:
+            return self._queue(request, now)
+        return self._follow(answer)
+
+    def _queue(self, request: Request, now: float) -> Wait | Refuse:
+        answer = self._attempts.wait(request, now, self._answered)
+        if isinstance(answer, Refusal):
+            return Refuse(answer)
+        self._waiting = answer
+        return Wait(answer.until)
+
+    def _answered(self, answer: Pick | Refusal) -> None:
+        self._answer = answer
+        self._on_answer()
+
+    def _follow(self, answer: Pick | Refusal) -> Forward | Refuse:
         if isinstance(answer, Refusal):
             return Refuse(answer)
         self._tries += 1

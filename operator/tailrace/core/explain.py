@@ -32,6 +32,7 @@ def explain(
     *,
     specs: Mapping[str, EndpointSpec],
     now: float,
+    waiting: int = 0,
 ) -> Explanation:
     """Return in values what a pick would make of the request now; ``refusal`` is why it would pick nobody."""
     pool = target.pool
@@ -65,6 +66,8 @@ def explain(
         strategy=pool.settings.strategy,
         candidates=tuple(candidates),
         elsewhere=len(specs) - len(pool.endpoints),
+        waiting=waiting,
+        holds=bool(foreseen.compared) and pool.holds(foreseen.compared, now),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from math import ceil
+from math import ceil, log
 
 WINDOW = 100
 """How many values a quantile is taken of."""
@@ -14,6 +14,29 @@ LONG_SECONDS = 60.0
 """Of work, not of time that passed: in which half of what was seen before is forgotten."""
 FRESH_SECONDS = 10.0
 GUESS_SECONDS = 0.25
+RATE_SECONDS = 10.0
+
+
+class Rate:
+    """How often something happens, in times a second; what was seen ``RATE_SECONDS`` ago counts half."""
+
+    __slots__ = ("_count", "_seen_at")
+
+    def __init__(self) -> None:
+        self._count = 0.0
+        self._seen_at = 0.0
+
+    def see(self, now: float) -> None:
+        """Take in that it has happened."""
+        self._count = self._count * self._kept(now) + 1.0
+        self._seen_at = now
+
+    def at(self, now: float) -> float:
+        """Return the rate as believed now, 0 when it never happened."""
+        return self._count * self._kept(now) * log(2.0) / RATE_SECONDS
+
+    def _kept(self, now: float) -> float:
+        return float(0.5 ** (max(0.0, now - self._seen_at) / RATE_SECONDS))
 
 
 class Mean:

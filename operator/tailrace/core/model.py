@@ -103,7 +103,8 @@ class PoolSettings:
     the KV cache in use above which an endpoint is avoided. ``score_weights`` are those of DynamicScore in percent: GPU,
     GPU memory, queue, latency. ``spill_percent`` is the share of a preferred endpoint's capacity that may be in use
     before others are used. ``fallback`` is the strategy of a pool that has been Poor for ``fallback_after`` seconds,
-    for the next ``fallback_for`` of them; empty: the strategy stays.
+    for the next ``fallback_for`` of them; empty: the strategy stays. ``queue_size`` is how many requests may wait for a
+    slot at each replica, each for at most ``queue_seconds``; 0: none waits.
     """
 
     strategy: str = "LeastEstimatedTTFT"
@@ -123,6 +124,8 @@ class PoolSettings:
     fallback: str = ""
     fallback_after: float = 300.0
     fallback_for: float = 1800.0
+    queue_size: int = 0
+    queue_seconds: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +338,7 @@ class Request:
     ``tokens`` is the estimate of prompt and output; ``namespace`` narrows an ambiguous name; ``avoid`` are uids that
     an earlier attempt of the same request met; ``leased`` marks a door that cannot see the end of the request;
     ``traits`` is what the pool's strategy needs besides, None when it needs nothing. ``subset`` are the addresses that
-    a gateway allows, None: all.
+    a gateway allows, None: all. ``patient``: the door lets it wait where the pool has a queue.
     """
 
     model: str
@@ -345,6 +348,7 @@ class Request:
     leased: bool = False
     traits: Traits | None = None
     subset: frozenset[str] | None = None
+    patient: bool = False
 
     @property
     def is_retry(self) -> bool:
@@ -403,6 +407,7 @@ class RefusalCode(Enum):
     AMBIGUOUS_MODEL = "model_ambiguous"
     NO_ENDPOINTS = "rejected-no-endpoints"
     SATURATED = "rejected-saturated"
+    WAITED_OUT = "rejected-ttl-expired"
     NOT_QUALIFIED = "rejected-no-qualified-endpoints"
     NOT_SYNCED = "rejected-not-synced"
     SHUTTING_DOWN = "rejected-shutting-down"
@@ -423,7 +428,8 @@ class Explanation:
 
     ``refusal`` is the answer when nobody would be picked. ``candidates`` begin with the one that would be; those that
     were compared follow, then who is able, then who is filtered. ``elsewhere`` counts endpoints of other models. Where
-    the name leads to no pool, ``pool`` and ``strategy`` are empty.
+    the name leads to no pool, ``pool`` and ``strategy`` are empty. ``waiting`` requests wait in the pool already;
+    ``holds``: a request that may wait would, because all that were compared have enough to do for now.
     """
 
     refusal: Refusal | None
@@ -431,6 +437,8 @@ class Explanation:
     strategy: str = ""
     candidates: tuple[Candidate, ...] = ()
     elsewhere: int = 0
+    waiting: int = 0
+    holds: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -517,7 +525,10 @@ class PoolQuality:
 
 @dataclass(frozen=True, slots=True)
 class RouterStatus:
-    """Everything the core knows, for status, metrics and people. ``outcomes`` counts attempts by how they ended."""
+    """Everything the core knows, for status, metrics and people.
+
+    ``outcomes`` counts attempts by how they ended; ``waiting`` says of how many requests each pool has no slot for now.
+    """
 
     servers: tuple[ServerSpec, ...]
     endpoints: tuple[EndpointStatus, ...]
@@ -525,3 +536,4 @@ class RouterStatus:
     drains: int
     outcomes: Mapping[str, int]
     pools: tuple[PoolQuality, ...] = ()
+    waiting: Mapping[str, int] = field(default_factory=dict)

@@ -15,6 +15,9 @@ from tailrace.core.sources.base import Source
 Score = Callable[[Endpoint], int]
 """The lowest wins; the endpoint's rank in the low bits makes every score unique."""
 
+Holding = Callable[[Endpoint, float], bool]
+"""(endpoint, now) -> whether a request that may wait should rather wait than go there."""
+
 Scoring = Callable[[Request, float], Score]
 """(request, now) -> how its candidates compare."""
 
@@ -34,7 +37,8 @@ class Policy:
     ``draws`` makes the sources, once for each set of candidates. ``score`` compares what was drawn; None: the first
     that is offered is picked, and nothing is drawn from the other sources. ``sees_request``: a source offers different
     endpoints to different requests. ``notes``: what is remembered, None for strategies that count requests only.
-    ``figures``: what is made of engines' readings, None for strategies that want none.
+    ``figures``: what is made of engines' readings, None for strategies that want none. ``holds``: who has enough to do
+    for now; a request that may wait does while that is so of all that were drawn. None: a free slot is good enough.
     """
 
     draws: Callable[[], tuple[Draw, ...]]
@@ -43,6 +47,7 @@ class Policy:
     notes: Notes | None = None
     needs: Needs | None = None
     figures: Figures | None = None
+    holds: Holding | None = None
 
 
 Make = Callable[[PoolSettings, Random], Policy]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from heapq import nsmallest
 from math import ceil
 from random import Random
 from typing import NamedTuple
 
 from tailrace.core.endpoint import Endpoint
+from tailrace.core.learn import Rate
 from tailrace.core.loaded import Loaded
 from tailrace.core.meter import UNMETERED, Meter, Notes
 from tailrace.core.model import EndpointState, PoolSettings, Request
@@ -20,6 +21,7 @@ from tailrace.core.strategies import strategy_named
 REFUSALS_BEFORE_SCAN = 64
 SMOOTHING = 0.1
 MAX_RETRY_AFTER = 60
+LEAST_SECONDS = 0.001
 
 
 class Candidates:
@@ -76,12 +78,14 @@ class Pool:
         self._rng = rng
         self._long_above = settings.long_prompt_tokens
         self._service_seconds = 1.0
+        self._ends = Rate()
         self._usual = Group(self.policy)
         self._backup: Group | None = None
         self._any, self._long = self._usual.any, self._usual.long
         self._counting = self._usual.counting
         self._loaded = Loaded()
         self._score = self.policy.score
+        self._may_hold = self.policy.holds is not None and settings.queue_size > 0
         self._same_for_all = self._score is None and not self.policy.sees_request
 
     def add(self, endpoint: Endpoint) -> None:
@@ -211,16 +215,23 @@ class Pool:
             compared = sorted(dict.fromkeys(compared), key=self._score(request, now))
         return Foreseen(compared, others)
 
-    def learn(self, seconds: float) -> None:
-        """Learn how long a request occupies its slot."""
+    def holds(self, found: Iterable[Endpoint], now: float) -> bool:
+        """Whether a request that may wait should rather wait than go to any of these."""
+        holds = self.policy.holds
+        return self._may_hold and holds is not None and all(holds(each, now) for each in found)
+
+    def learn(self, seconds: float, now: float) -> None:
+        """Learn from the end of a request how long one occupies its slot, and how often a slot is freed."""
         self._service_seconds += SMOOTHING * (seconds - self._service_seconds)
+        self._ends.see(now)
 
-    def retry_after(self) -> int:
-        """Return in how many whole seconds a slot should be free when all are taken.
+    def retry_after(self, now: float, waiting: int = 0) -> int:
+        """Return in how many whole seconds a slot should be free when all are taken and so many wait for one.
 
-        Each endpoint frees a slot at least once in a mean service time, and they do so independently.
+        They are freed as often as lately, and at the least each endpoint frees one in a mean service time.
         """
-        seconds = self._service_seconds / max(1, len(self._any.ready))
+        least = max(1, len(self._any.ready)) / max(self._service_seconds, LEAST_SECONDS)
+        seconds = (waiting + 1) / max(least, self._ends.at(now))
         return min(MAX_RETRY_AFTER, max(1, ceil(seconds)))
 
     def _of(self, endpoint: Endpoint) -> tuple[Candidates, ...]:
@@ -228,8 +239,8 @@ class Pool:
         return group.of(long=endpoint.gpu_memory_gb >= self.settings.long_prompt_min_gpu_memory_gb)
 
     def _waits(self, tokens: int, adapter: str | None, avoid: frozenset[str], request: Request) -> bool:
-        """Whether a request got none though an endpoint is available: a hard session's, which goes nowhere else."""
-        if not self.settings.hard_sessions:
+        """Whether a request got none though an endpoint is available: a hard session's, or one that had better wait."""
+        if not self.settings.hard_sessions and not (request.patient and self._may_hold):
             return False
         return any(e.available and not e.backup for e in self.qualified(tokens, adapter, avoid, request.subset))
 
@@ -237,6 +248,8 @@ class Pool:
         self, candidates: Candidates, adapter: str | None, avoid: frozenset[str], request: Request, now: float
     ) -> Endpoint | None:
         found = self._to_compare(candidates, adapter, avoid, request, now)
+        if request.patient and found and self.holds(found, now):
+            return None
         if self._score is None or len(found) < 2:
             return found[0] if found else None
         # Sources may offer the same one, and a score costs more than to see that.

@@ -35,6 +35,9 @@ memory and a part of every step. Where nothing else is known, this alone decides
 UNCACHED_WEIGHT = 1.5
 """Tokens that have to be computed count more than those pending: whoever comes next waits for them too. A request
 that only looks at its own wait has a prompt computed anew a little too often, and all pay for it."""
+BACKLOG_SECONDS = 2.0
+"""An endpoint with so much of prompts before it needs no more for now: what waits at the router goes, later, to whoever
+is done first, and what waits in an engine goes nowhere else."""
 LIKE = 1.2
 """Within this factor of what the endpoint should do, what is seen of its speed is taken for noise. A long prompt
 multiplies it: among endpoints that are alike it would decide more than the queues do."""
@@ -191,3 +194,9 @@ def score_first_token(notes: Prefills, ties: Ties, max_kv_usage: float, request:
         return ties.order(int(STEPS_PER_SECOND * seconds), endpoint)
 
     return first_token
+
+
+def has_backlog(notes: Prefills, endpoint: Endpoint, now: float) -> bool:
+    """Whether the endpoint has prompts to compute for a while."""
+    speed = notes.speed(endpoint, now)
+    return endpoint.meter.left(speed, now) > BACKLOG_SECONDS * speed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from enum import Enum
 from random import Random
 
@@ -30,7 +31,6 @@ from tailrace.core.model import (
     PoolQuality,
     Reading,
     Refusal,
-    RefusalCode,
     Release,
     Request,
     RouterStatus,
@@ -40,13 +40,12 @@ from tailrace.core.model import (
 )
 from tailrace.core.quality import Monitor
 from tailrace.core.readings import Readings
+from tailrace.core.refusals import NOT_SYNCED, SHUTTING_DOWN, behind, refusal, waited_out
 from tailrace.core.registry import Registry, Target
+from tailrace.core.waiting import Answer, Kind, Lines, Waiting
 
 REMEMBERED_ENDS = 10_000
 """How many ended leased attempts are remembered, so that completing one twice is answered as done."""
-
-RETRY_NOT_READY = 5
-"""Seconds after which a client may ask again when nothing is ready: pods become ready in seconds to minutes."""
 
 
 class Completion(Enum):
@@ -55,13 +54,6 @@ class Completion(Enum):
     DONE = "done"
     ALREADY = "already"
     UNKNOWN = "unknown"
-
-
-NOT_SYNCED = Refusal(
-    RefusalCode.NOT_SYNCED, "this replica has not seen a whole list of InferenceServers yet", RETRY_NOT_READY
-)
-
-SHUTTING_DOWN = Refusal(RefusalCode.SHUTTING_DOWN, "this replica is stopping; ask another", 1)
 
 
 class Router:
@@ -86,6 +78,7 @@ class Router:
         self._monitor = Monitor()
         self._drains = Drains(member, fixed=alone)
         self._left: frozenset[str] = frozenset()
+        self._lines = Lines()
         self._ended: OrderedDict[str, Endpoint] = OrderedDict()
         self._synced = alone
         self._sequence = 0
@@ -104,6 +97,7 @@ class Router:
                 self._lose(uid)
             else:
                 self._follow(endpoint, self._registry.specs[uid], now)
+        self._serve(now)
         self._changed()
 
     def _lose(self, uid: str) -> None:
@@ -194,10 +188,76 @@ class Router:
         if isinstance(target, Refusal):
             return target
         self._expire(now)
+        if self._lines and _kind(target, request) in self._lines:
+            return behind(target, request, self._lines.count(target.pool_key), now)
+        return self._pick(target, request, now) or refusal(target, request, now)
+
+    def _pick(self, target: Target, request: Request, now: float) -> Pick | None:
         endpoint = target.pool.pick(request.tokens, target.adapter, request.avoid, request, now)
-        if endpoint is None:
-            return _refusal(target, request)
-        return self._book(request, target, endpoint, now)
+        return None if endpoint is None else self._book(request, target, endpoint, now)
+
+    # Requests that wait
+
+    def wait(self, request: Request, now: float, answer: Answer) -> Waiting | Refusal:
+        """Have a patient request, refused as SATURATED, wait for its turn; a full or missing queue refuses it too.
+
+        ``answer`` is called once: when it is its turn, or when nobody serves the model any more. Until then the door
+        may ``leave``, and has to ``give_up`` when it has waited ``until``. Call ``tick`` a few times a second while
+        somebody waits: for what the clock alone brings.
+        """
+        target = self._resolve(request)
+        if isinstance(target, Refusal):
+            return target
+        settings, waiting = target.pool.settings, self._lines.count(target.pool_key)
+        if waiting >= settings.queue_size:
+            return behind(target, request, waiting, now) if waiting else refusal(target, request, now)
+        mine = Waiting(request, _kind(target, request), now, now + settings.queue_seconds, answer)
+        self._lines.enter(mine)
+        return mine
+
+    def leave(self, waiting: Waiting) -> None:
+        """Let go of a request whose client is gone; one that was answered already is left as it is."""
+        self._lines.leave(waiting)
+
+    def give_up(self, waiting: Waiting, now: float) -> Pick | Refusal:
+        """End the wait of a request that was not answered: any free slot is good enough now."""
+        self._lines.leave(waiting)
+        target = self._registry.resolve(waiting.request.model, waiting.request.namespace)
+        if isinstance(target, Refusal):
+            return target
+        request = replace(waiting.request, patient=False)
+        return self._pick(target, request, now) or waited_out(target, request, self._lines.count(target.pool_key), now)
+
+    def dismiss(self) -> None:
+        """Refuse all who wait: this replica can't wait for them any more."""
+        for waiting in self._lines.everybody():
+            waiting.answer(SHUTTING_DOWN)
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many requests wait at this replica, by pool."""
+        return self._lines.counts()
+
+    def tick(self, now: float) -> None:
+        """Do what is due by now for those who wait."""
+        self._expire(now)
+        self._serve(now)
+
+    def _serve(self, now: float) -> None:
+        """Give those whose turn it is an endpoint, as far as there are any."""
+        if self._lines:
+            for head in self._lines.heads():
+                self._serve_line(head.kind, now)
+
+    def _serve_line(self, kind: Kind, now: float) -> None:
+        while (head := self._lines.head(kind)) is not None:
+            target = self._registry.resolve(head.request.model, head.request.namespace)
+            answer = target if isinstance(target, Refusal) else self._pick(target, head.request, now)
+            if answer is None:
+                return
+            self._lines.leave(head)
+            head.answer(answer)
+
+    # What a pick would be
 
     def explain(self, request: Request, now: float) -> Explanation:
         """Return what ``acquire`` would do now, and why. Nothing is picked or booked, and no later pick is another one.
@@ -209,8 +269,9 @@ class Router:
             return Explanation(target, elsewhere=len(self._registry.specs))
         self._expire(now)
         foreseen = target.pool.foresee(request.tokens, target.adapter, request.avoid, request, now)
-        refusal = None if foreseen.compared else _refusal(target, request)
-        return explain(target, request, foreseen, refusal, specs=self._registry.specs, now=now)
+        why_not = None if foreseen.compared else refusal(target, request, now)
+        waiting = self._lines.count(target.pool_key)
+        return explain(target, request, foreseen, why_not, specs=self._registry.specs, now=now, waiting=waiting)
 
     def _resolve(self, request: Request) -> Target | Refusal:
         """Return where the request leads, or why this replica takes no such request."""
@@ -240,6 +301,7 @@ class Router:
             attempt.endpoint.unreached = 0
             if attempt.work is not None:
                 attempt.work.began(now, ok=ok)
+                self._serve(now)
 
     def unreached(self, attempt_id: str) -> None:
         """Note that no connection to the attempt's endpoint could be made; its next answer ends the row."""
@@ -261,8 +323,9 @@ class Router:
             endpoint.unreached = 0
             endpoint.took += took
             for pool in endpoint.pools:
-                pool.learn(took)
+                pool.learn(took, now)
         self._end(attempt, outcome, now, usage)
+        self._serve(now)
         return True
 
     def complete(self, attempt_id: str, outcome: Outcome, now: float, usage: Usage | None = None) -> Completion:
@@ -297,10 +360,12 @@ class Router:
     def _expire(self, now: float) -> None:
         if now >= self._readings.until:
             self._readings.expire(now)
-        for attempt_id in self._leases.expired(now):
-            attempt = self._ledger[attempt_id]
-            attempt.endpoint.unknown.add(attempt_id)
-            self._end(attempt, Outcome.EXPIRED, now)
+        if expired := self._leases.expired(now):
+            for attempt_id in expired:
+                attempt = self._ledger[attempt_id]
+                attempt.endpoint.unknown.add(attempt_id)
+                self._end(attempt, Outcome.EXPIRED, now)
+            self._serve(now)
 
     def _end(self, attempt: Attempt, outcome: Outcome, now: float, usage: Usage | None = None) -> None:
         if attempt.work is not None:
@@ -507,6 +572,7 @@ class Router:
             drains=len(self._drains),
             outcomes={outcome.value: self.outcomes[outcome] for outcome in Outcome},
             pools=self.quality(),
+            waiting=self.waiting(),
         )
 
     def _endpoint_status(self, spec: EndpointSpec) -> EndpointStatus:
@@ -540,37 +606,9 @@ def _provisional(spec: EndpointSpec, now: float) -> Mark:
     return Mark(DrainKind.PROVISIONAL, DrainReason.GATE, now, incarnation=spec.incarnation)
 
 
-def _refusal(target: Target, request: Request) -> Refusal:
-    """Say why the pool has no endpoint for the request: nothing ready, nothing that qualifies, or all full."""
+def _kind(target: Target, request: Request) -> Kind:
+    """Return which line a request stands in: those of one kind could be served by the same endpoints."""
     pool = target.pool
-    if next(pool.qualified(0, avoid=request.avoid, subset=request.subset), None) is None:
-        if request.subset is not None and next(pool.qualified(0, avoid=request.avoid), None) is not None:
-            text = f"no endpoint of the model {request.model!r} that the gateway allows is ready"
-            return Refusal(RefusalCode.NO_ENDPOINTS, text, RETRY_NOT_READY)
-        other = "other " if request.avoid else ""
-        return Refusal(
-            RefusalCode.NO_ENDPOINTS, f"no {other}endpoint of the model {request.model!r} is ready", RETRY_NOT_READY
-        )
-    if next(pool.qualified(request.tokens, target.adapter, request.avoid, request.subset), None) is None:
-        return Refusal(RefusalCode.NOT_QUALIFIED, _what_is_needed(target, request), RETRY_NOT_READY)
-    if pool.settings.hard_sessions and _has_room(target, request):
-        text = "the endpoint of this session is at capacity, and hard sessions go nowhere else"
-        return Refusal(RefusalCode.SATURATED, text, pool.retry_after())
-    which = "" if request.subset is None else " that the gateway allows"
-    text = f"every endpoint of the model {request.model!r}{which} is at capacity"
-    return Refusal(RefusalCode.SATURATED, text, pool.retry_after())
-
-
-def _has_room(target: Target, request: Request) -> bool:
-    qualified = target.pool.qualified(request.tokens, target.adapter, request.avoid, request.subset)
-    return any(endpoint.available for endpoint in qualified)
-
-
-def _what_is_needed(target: Target, request: Request) -> str:
-    pool, settings = target.pool, target.pool.settings
-    if next(pool.qualified(request.tokens, avoid=request.avoid, subset=request.subset), None) is None:
-        return (
-            f"a request of about {request.tokens} tokens is above {settings.long_prompt_tokens} and needs an endpoint "
-            f"with {settings.long_prompt_min_gpu_memory_gb} GB of GPU memory; none that is ready has it"
-        )
-    return f"no ready endpoint that could take the request has the adapter {target.adapter!r} loaded"
+    session = request.traits.session if pool.settings.hard_sessions and request.traits is not None else ""
+    rest = (pool.is_long(request.tokens), target.adapter, request.subset, request.avoid, session)
+    return Kind(target.pool_key, rest)

@@ -26,7 +26,7 @@ from tailrace.core.model import Needs, PoolSettings, Request
 from tailrace.core.nearness import distance_of, score_nearness
 from tailrace.core.order import BY_LOAD_RATIO, Order
 from tailrace.core.policy import Draw, Make, Policy, Score
-from tailrace.core.prefill import ByPending, Prefills, score_first_token
+from tailrace.core.prefill import ByPending, Prefills, has_backlog, score_first_token
 from tailrace.core.sessions import Sessions
 from tailrace.core.sources.classes import ClassSource
 from tailrace.core.sources.holders import HolderSource
@@ -155,7 +155,7 @@ def _least_estimated_ttft(settings: PoolSettings, rng: Random) -> Policy:
     draws = partial(_draw_first_token, notes, ties, rng)
     score = partial(score_first_token, notes, ties, settings.max_kv_usage)
     needs = Needs(lengths=True, chain=True, usage=True)
-    return Policy(draws, score, notes=notes, needs=needs, figures=Figures())
+    return Policy(draws, score, notes=notes, needs=needs, figures=Figures(), holds=partial(has_backlog, notes))
 
 
 def _draw_first_token(notes: Prefills, ties: Ties, rng: Random) -> tuple[Draw, ...]:

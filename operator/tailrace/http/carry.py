@@ -15,8 +15,8 @@ from time import perf_counter
 import aiohttp
 from aiohttp import web
 
-from tailrace.core.exchange import DECLINES, Exchange, Fail, Failure, Forward, Refuse, Step
-from tailrace.core.model import Outcome, Pick, Request
+from tailrace.core.exchange import DECLINES, Exchange, Fail, Failure, Forward, Refuse, Step, Wait
+from tailrace.core.model import Outcome, Pick, RefusalCode, Request
 from tailrace.core.router import Router
 from tailrace.http import sse
 from tailrace.http.body import Body
@@ -25,6 +25,7 @@ from tailrace.http.headers import to_client, to_upstream
 from tailrace.http.observer import Observer
 from tailrace.http.rewrite import replace_model
 from tailrace.http.serving import leaving
+from tailrace.http.turns import Turns
 from tailrace.http.upstream import AttemptError, Upstream, words
 from tailrace.http.usage import read_usage
 from tailrace.http.watch import Stop, Watch
@@ -34,6 +35,8 @@ LAST_WORDS_SECONDS = 5.0
 
 CLIENT_GONE = "client-gone"
 DECLINED = "declined"
+
+_ENDS = {RefusalCode.WAITED_OUT: "expired"}
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ class Means:
     clock: Callable[[], float]
     observer: Observer
     upstream: Upstream
+    turns: Turns
     live: dict[str, Carry]
 
 
@@ -88,7 +92,8 @@ class Carry:
         self._loop = loop
         self._task: asyncio.Task[object] = task
         self._watch = Watch(loop, task, stream=stream, client_blocks=self._client_blocks)
-        self._exchange = Exchange(means.router, asked)
+        self._turn = asyncio.Event()
+        self._exchange = Exchange(means.router, asked, self._turn.set)
         self._response: web.StreamResponse | None = None
         self._counts = counts
         self._before = b""
@@ -98,8 +103,8 @@ class Carry:
     async def run(self) -> web.StreamResponse:
         """Carry the request to its end; DoorError when nothing was sent and nothing can be."""
         step: Step | None = self._exchange.start(self._means.clock())
-        while isinstance(step, Forward):
-            step = await self._attempt(step.pick)
+        while isinstance(step, Forward | Wait):
+            step = await (self._attempt(step.pick) if isinstance(step, Forward) else self._wait(step))
         if isinstance(step, Refuse):
             self.code = step.refusal.code.value
             raise refused(step.refusal)
@@ -114,6 +119,33 @@ class Carry:
     def shut_down(self) -> None:
         """End the attempt in flight, and with it the request: this router stops."""
         self._watch.interrupt(Stop.SHUTDOWN)
+
+    # Its turn
+
+    async def _wait(self, step: Wait) -> Forward | Refuse:
+        """Wait until an endpoint has a slot for the request, or for as long as it may."""
+        began = perf_counter()
+        outcome = CLIENT_GONE
+        self._means.turns.watch()
+        try:
+            after = await self._its_turn(step.until)
+            outcome = "picked" if isinstance(after, Forward) else _ENDS.get(after.refusal.code, "refused")
+        except asyncio.CancelledError:
+            self._leave()
+            raise
+        finally:
+            self._means.observer.waited(self._model, outcome, perf_counter() - began)
+        return after
+
+    async def _its_turn(self, until: float) -> Forward | Refuse:
+        try:
+            async with asyncio.timeout(until - self._means.clock()):
+                await self._turn.wait()
+        except TimeoutError:
+            return self._exchange.waited(self._means.clock())
+        finally:
+            self._turn.clear()
+        return self._exchange.answered()
 
     # One attempt
 

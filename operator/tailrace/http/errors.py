@@ -86,6 +86,7 @@ _REFUSALS: dict[RefusalCode, _Shape] = {
         HTTPStatus.SERVICE_UNAVAILABLE, "shorten the request, or try again after the seconds in Retry-After"
     ),
     RefusalCode.SATURATED: _Shape(HTTPStatus.TOO_MANY_REQUESTS, "try again after the seconds in Retry-After"),
+    RefusalCode.WAITED_OUT: _Shape(HTTPStatus.TOO_MANY_REQUESTS, "try again after the seconds in Retry-After"),
     RefusalCode.NOT_SYNCED: _Shape(
         HTTPStatus.SERVICE_UNAVAILABLE, "try again after the seconds in Retry-After; /readyz of the admin port says why"
     ),

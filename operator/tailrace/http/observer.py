@@ -23,6 +23,13 @@ class Observer(Protocol):
         """
         ...
 
+    def waited(self, model: str, outcome: str, seconds: float) -> None:
+        """Note that a request has waited for a slot, and what came of it.
+
+        ``outcome``: ``picked``, ``expired`` (it waited for as long as it may), ``refused`` or ``client-gone``.
+        """
+        ...
+
     def retried(self, reason: str) -> None:
         """Note that an attempt has failed and another one of the same request follows."""
         ...

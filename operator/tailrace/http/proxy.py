@@ -12,7 +12,8 @@ from time import perf_counter
 from aiohttp import web
 
 from tailrace.core.model import Request
-from tailrace.core.router import NOT_SYNCED, Router
+from tailrace.core.refusals import NOT_SYNCED
+from tailrace.core.router import Router
 from tailrace.http.ask import Reader, parse_object
 from tailrace.http.body import Bodies, Body
 from tailrace.http.carry import CLIENT_GONE, Carry, Means
@@ -21,6 +22,7 @@ from tailrace.http.errors import DoorError, refused
 from tailrace.http.headers import NAMESPACE, REQUEST_ID, request_id
 from tailrace.http.observer import Observer
 from tailrace.http.serving import Runner, runner
+from tailrace.http.turns import Turns
 from tailrace.http.upstream import Upstream
 from tailrace.settings import Settings
 
@@ -40,7 +42,7 @@ class ProxyDoor:
     """
 
     def __init__(self, router: Router, clock: Callable[[], float], settings: Settings, observer: Observer) -> None:
-        self._means = Means(router, clock, observer, Upstream(), {})
+        self._means = Means(router, clock, observer, Upstream(), Turns(router, clock), {})
         self._reader = Reader(image_tokens=settings.image_tokens, output_tokens=settings.output_tokens)
         self._bodies = Bodies(
             limit=settings.max_body_bytes, budget=settings.body_budget_bytes, seconds=settings.body_seconds
@@ -69,10 +71,12 @@ class ProxyDoor:
         """End what is still in flight, each with an error, and close the connections. Close the router before."""
         time = asyncio.get_running_loop().time
         until = time() + CLOSE_SECONDS
+        self._means.router.dismiss()
         while self._means.live and time() < until:
             for carry in list(self._means.live.values()):
                 carry.shut_down()
             await asyncio.sleep(0.01)
+            self._means.router.dismiss()
         await self._means.upstream.close()
 
     # Relaying
@@ -109,7 +113,7 @@ class ProxyDoor:
         namespace = request.headers.get(NAMESPACE)
         needs = self._means.router.needs(ask.model, namespace)
         traits = None if needs is None else self._reader.traits(document, request.headers, needs, ask.model)
-        asked = Request(ask.model, ask.tokens, namespace, traits=traits)
+        asked = Request(ask.model, ask.tokens, namespace, traits=traits, patient=True)
         counts = needs is not None and needs.usage
         return Carry(self._means, request, asked, body, identity=identity, stream=ask.stream, counts=counts)
 

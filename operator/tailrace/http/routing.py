@@ -14,7 +14,8 @@ from typing import Any
 from aiohttp import web
 
 from tailrace.core.model import Pick, Refusal, RefusalCode
-from tailrace.core.router import SHUTTING_DOWN, Router
+from tailrace.core.refusals import SHUTTING_DOWN
+from tailrace.core.router import Router
 from tailrace.http.asked import Asker
 from tailrace.http.body import Bodies
 from tailrace.http.dispatch import Dispatch, Route, post

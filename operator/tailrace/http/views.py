@@ -65,6 +65,7 @@ def router_view(status: RouterStatus) -> dict[str, object]:
     """Return every endpoint and the figures of this replica."""
     return {
         "inFlight": status.in_flight,
+        "waiting": dict(status.waiting),
         "drains": status.drains,
         "outcomes": dict(status.outcomes),
         "pools": [pool_view(pool) for pool in status.pools],
@@ -83,6 +84,8 @@ def explanation_view(request: Request, explanation: Explanation) -> dict[str, ob
         "strategy": explanation.strategy,
         "picked": picked[0] if picked else None,
         "refusal": None if refusal is None else {"code": refusal.code.value, "message": refusal.message},
+        "waiting": explanation.waiting,
+        "wouldWait": explanation.holds or explanation.waiting > 0,
         "endpointsOfOtherModels": explanation.elsewhere,
         "candidates": [_candidate_view(each) for each in explanation.candidates],
     }

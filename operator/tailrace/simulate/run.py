@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
@@ -14,6 +13,9 @@ from tailrace.simulate.engine import Engine, Hardware, Job
 from tailrace.simulate.trace import Trace
 
 CAPACITY = 64
+TICK = -1
+"""In the place of an engine's number: nothing happens at an engine, but time goes by."""
+TICK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Run:
 
 
 class Simulation:
-    """Events in order of time; of equal times arrivals come last. What is refused waits in order and is tried again."""
+    """Events in order of time; of equal times arrivals come last."""
 
     def __init__(
         self,
@@ -52,11 +54,11 @@ class Simulation:
         self._engines = [Engine(hardware, trace.block_tokens) for hardware in fleet]
         rng = Random(seed)  # noqa: S311 - a reproducible simulation, not a secret
         setting = Setting(trace.block_tokens, rng, capacity, routers)
-        self._balancer: Balancer = balancer(strategy, self._engines, setting)
+        self._balancer: Balancer = balancer(strategy, self._engines, setting, self._place)
         self._places = [-1] * len(self._jobs)
-        self._queue: deque[Job] = deque()
         self._events: list[tuple[float, int]] = []
         self._due = [inf] * len(fleet)
+        self._ticks = False
         self._changes = [(change.at, number, change) for number, change in enumerate(changes)]
         heapify(self._changes)
 
@@ -64,8 +66,8 @@ class Simulation:
         """Run until the last request has ended."""
         for job in self._jobs:
             self._until(job.arrival.at)
-            self._queue.append(job)
-            self._send(job.arrival.at)
+            self._balancer.arrived(job, job.arrival.at)
+            self._watch(job.arrival.at)
         self._until(inf)
         return Run(tuple(self._jobs), tuple(self._places), len(self._engines))
 
@@ -73,8 +75,18 @@ class Simulation:
         while self._events and self._events[0][0] <= time:
             now, number = heappop(self._events)
             self._change(now)
-            if self._due[number] == now:
+            if number == TICK:
+                self._ticks = False
+                self._balancer.tick(now)
+            elif self._due[number] == now:
                 self._happen(number, now)
+            self._watch(now)
+
+    def _watch(self, now: float) -> None:
+        """Have the balancer look at the clock soon while requests wait, as doors do."""
+        if not self._ticks and self._balancer.waits:
+            self._ticks = True
+            heappush(self._events, (now + TICK_SECONDS, TICK))
 
     def _change(self, now: float) -> None:
         while self._changes and self._changes[0][0] <= now:
@@ -83,27 +95,18 @@ class Simulation:
             self._expect(change.engine)
 
     def _happen(self, number: int, now: float) -> None:
-        freed = False
         for job, ended in self._engines[number].advance(now):
             if ended:
                 self._balancer.ended(job, now)
-                freed = True
             else:
                 self._balancer.first_token(job, now)
         self._expect(number)
-        if freed:
-            self._send(now)
 
-    def _send(self, now: float) -> None:
-        while self._queue:
-            chosen = self._balancer.choose(self._queue[0], now)
-            if chosen is None:
-                return
-            job = self._queue.popleft()
-            job.sent_at = now
-            self._places[job.number] = chosen
-            self._engines[chosen].submit(job, now)
-            self._expect(chosen)
+    def _place(self, job: Job, engine: int, now: float) -> None:
+        job.sent_at = now
+        self._places[job.number] = engine
+        self._engines[engine].submit(job, now)
+        self._expect(engine)
 
     def _expect(self, number: int) -> None:
         due = self._engines[number].next_event()

@@ -40,6 +40,7 @@ class ReplicaCollector:
         yield from _pools(status.pools[:MAX_ENDPOINTS])
         yield _ready(status)
         yield GaugeMetricFamily("tailrace_drain_active", "Endpoints that are draining.", value=status.drains)
+        yield _waiting(status)
         yield from _ends(status)
         yield from self._cluster()
 
@@ -121,6 +122,14 @@ def _ready(status: RouterStatus) -> Metric:
     family = GaugeMetricFamily("tailrace_ready_endpoints", "Endpoints that take requests.", labels=["server"])
     for server, count in _bounded(ready.items()):
         family.add_metric([server], count)
+    return family
+
+
+def _waiting(status: RouterStatus) -> Metric:
+    """Return how many requests wait, by pool; a pool where nobody does has no sample."""
+    family = GaugeMetricFamily("tailrace_queue_size", "Requests that wait for a slot.", labels=["pool"])
+    for pool, count in _bounded(status.waiting.items()):
+        family.add_metric([pool], count)
     return family
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import partial
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -40,6 +41,7 @@ class RequestTally:
         self._kinds: defaultdict[tuple[str, str], _Kind] = defaultdict(_Kind)
         self._running: Counter[str] = Counter()
         self._retries: Counter[str] = Counter()
+        self._waits: defaultdict[tuple[str, str], Histogram] = defaultdict(partial(Histogram, DURATIONS))
 
     def started(self, door: str) -> None:
         """Count a request as running."""
@@ -59,6 +61,10 @@ class RequestTally:
         if itl is not None:
             kind.itl.observe(itl)
 
+    def waited(self, model: str, outcome: str, seconds: float) -> None:
+        """Count a request that waited for a slot."""
+        self._waits[self._models.bound(model), outcome].observe(seconds)
+
     def retried(self, reason: str) -> None:
         """Count a retry."""
         self._retries[reason] += 1
@@ -75,6 +81,7 @@ class RequestTally:
         yield self._histogram("duration", "Seconds from a request's arrival to its end.")
         yield self._histogram("ttft", "Seconds from a request's arrival to the first byte of the answer's body.")
         yield self._histogram("itl", "Mean seconds between the chunks of a streamed answer.")
+        yield self._queue()
 
     def _totals(self) -> Metric:
         family = CounterMetricFamily("tailrace_request", "Requests that have ended.", labels=_WHO)
@@ -89,6 +96,13 @@ class RequestTally:
         for who, kind in self._kinds.items():
             for code, count in kind.errors.items():
                 family.add_metric((*who, code), count)
+        return family
+
+    def _queue(self) -> Metric:
+        text = "Seconds that a request waited for a slot, by what came of it."
+        family = HistogramMetricFamily("tailrace_queue_duration_seconds", text, labels=("model", "outcome"))
+        for who, histogram in self._waits.items():
+            family.add_metric(who, histogram.buckets(), histogram.total)
         return family
 
     def _histogram(self, name: str, text: str) -> Metric:

@@ -1,0 +1,429 @@
+"""Requests that wait for a slot: whose turn it is, who is refused, and that no slot stays free for want of being told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+from tests.core.world import BOOT, MODEL, OTHER, pick, pod, refusal, refused, router, see, server, status
+
+from tailrace.core.model import (
+    EndpointGone,
+    ModelSpec,
+    Outcome,
+    Pick,
+    Refusal,
+    RefusalCode,
+    Request,
+    ServerGone,
+    ServerSeen,
+    ServerSpec,
+    Snapshot,
+    Traits,
+)
+from tailrace.core.prefill import BACKLOG_SECONDS
+from tailrace.core.router import Router
+from tailrace.core.waiting import Waiting
+
+NOW = BOOT + 1
+TTFT = "LeastEstimatedTTFT"
+
+
+def queued(strategy: str = "WeightedLeastConnections", *, size: int = 10, seconds: float = 30.0) -> ServerSpec:
+    """Return a server whose pool has a queue, of a model with an adapter."""
+    made = server("s", ModelSpec(MODEL, (), ("lora",)), strategy=strategy)
+    return replace(made, pool=replace(made.pool, queue_size=size, queue_seconds=seconds))
+
+
+def asks(tokens: int = 1, **more: object) -> Request:
+    return replace(Request(MODEL, tokens, patient=True), **more)  # type: ignore[arg-type]
+
+
+@dataclass
+class Desk:
+    """Puts requests in lines, and notes who was answered what, in order."""
+
+    of: Router
+    answers: list[tuple[str, Pick | Refusal]] = field(default_factory=list)
+    waits: dict[str, Waiting] = field(default_factory=dict)
+
+    def line_up(self, name: str, request: Request | None = None, now: float = NOW) -> None:
+        """Be refused a slot, and wait."""
+        asked = request or asks()
+        assert refused(self.of, now, asked) is RefusalCode.SATURATED
+        entered = self.of.wait(asked, now, self.noting(name))
+        assert isinstance(entered, Waiting)
+        self.waits[name] = entered
+
+    def noting(self, name: str) -> Callable[[Pick | Refusal], None]:
+        return lambda answer: self.answers.append((name, answer))
+
+    @property
+    def served(self) -> list[str]:
+        return [name for name, answer in self.answers if isinstance(answer, Pick)]
+
+
+def full(*, capacity: int = 1, spec: ServerSpec | None = None, pods: int = 1) -> tuple[Desk, list[Pick]]:
+    """Return a desk before endpoints that are all full, and what fills them."""
+    of = router(*(pod(f"p{n}", capacity=capacity) for n in range(pods)), servers=(spec or queued(),))
+    return Desk(of), [pick(of, NOW) for _ in range(capacity * pods)]
+
+
+def test_who_waits_is_served_in_order_as_slots_are_freed() -> None:
+    desk, held = full(capacity=2)
+    for name in "abc":
+        desk.line_up(name)
+    assert desk.of.waiting() == desk.of.status().waiting == {f"ns/{MODEL}": 3}
+    assert desk.of.release(held[0].attempt, Outcome.COMPLETED, NOW + 1)
+    assert desk.served == ["a"]
+    desk.of.release(held[1].attempt, Outcome.CLIENT_GONE, NOW + 2)
+    assert desk.served == ["a", "b"]
+    assert status(desk.of, "p0").in_flight == 2, "a turn is a pick: its slot is taken at once"
+    assert desk.of.waiting() == {f"ns/{MODEL}": 1}
+
+
+def test_nobody_overtakes_even_by_a_door_that_does_not_wait() -> None:
+    desk, held = full(pods=2)
+    desk.line_up("a", asks(subset=frozenset({"p0:8000"})))
+    desk.of.release(held[1].attempt, Outcome.COMPLETED, NOW)
+    free_elsewhere = pick(desk.of, NOW)
+    assert free_elsewhere.uid == held[1].uid, "who may go where the first of another line may not, goes"
+    late = refusal(desk.of, NOW, Request(MODEL, subset=frozenset({"p0:8000"})))
+    assert late.code is RefusalCode.SATURATED
+    assert "1 request waits for one already" in late.message
+
+
+def test_a_new_request_of_the_same_line_is_refused_while_others_wait() -> None:
+    desk, held = full()
+    desk.line_up("a")
+    desk.of.release(held[0].attempt, Outcome.COMPLETED, NOW)
+    desk.line_up("b")
+    desk.line_up("c")
+    assert desk.served == ["a"]
+    assert "2 requests wait for one already" in refusal(desk.of, NOW).message
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (asks(5000), asks(10)),
+        (asks(avoid=frozenset({"small"})), asks()),
+        (asks(subset=frozenset({"big:8000"})), asks()),
+    ],
+)
+def test_a_line_for_one_endpoint_holds_up_no_other(first: Request, then: Request) -> None:
+    of = router(pod("big", capacity=1, memory=80), pod("small", capacity=1, memory=24), servers=(queued(),))
+    held = {got.uid: got for got in (pick(of, NOW), pick(of, NOW))}
+    desk = Desk(of)
+    desk.line_up("first", first)
+    desk.line_up("then", then)
+    of.release(held["small"].attempt, Outcome.COMPLETED, NOW)
+    assert desk.served == ["then"]
+    of.release(held["big"].attempt, Outcome.COMPLETED, NOW)
+    assert desk.served == ["then", "first"]
+
+
+def test_hard_sessions_wait_for_their_endpoints_in_lines_of_their_own() -> None:
+    spec = queued("SessionAffinity")
+    spec = replace(spec, pool=replace(spec.pool, hard_sessions=True))
+    of = router(pod("p0", capacity=1), pod("p1", capacity=1), servers=(spec,))
+    held = {}
+    for name in "ab":
+        got = of.acquire(asks(traits=Traits(session=name)), NOW)
+        assert isinstance(got, Pick)
+        held[name] = got
+    desk = Desk(of)
+    for name in "ab":
+        desk.line_up(name, asks(traits=Traits(session=name)))
+    of.release(held["b"].attempt, Outcome.COMPLETED, NOW)
+    assert desk.served == ["b"], "a waits for another endpoint"
+
+
+def test_who_was_sent_already_goes_before_who_was_not() -> None:
+    desk, held = full(pods=2)
+    desk.line_up("new")
+    desk.line_up("again", asks(avoid=frozenset({"elsewhere"})), NOW + 1)
+    desk.of.release(held[0].attempt, Outcome.COMPLETED, NOW + 2)
+    assert desk.served == ["again"]
+
+
+def test_of_two_lines_the_one_that_has_waited_longest_goes_first() -> None:
+    desk, held = full(pods=2)
+    everywhere = frozenset({"p0:8000", "p1:8000"})
+    desk.line_up("a", asks(subset=everywhere), NOW)
+    desk.line_up("b", asks(), NOW + 1)
+    desk.line_up("c", asks(subset=everywhere), NOW + 2)
+    for got in held:
+        desk.of.release(got.attempt, Outcome.COMPLETED, NOW + 3)
+    assert desk.served == ["a", "b"]
+
+
+def test_so_many_wait_and_one_more_is_refused_with_how_long_that_takes() -> None:
+    desk, _ = full(spec=queued(size=2))
+    desk.line_up("a")
+    desk.line_up("b")
+    third = desk.of.wait(asks(), NOW, desk.noting("c"))
+    assert isinstance(third, Refusal)
+    assert third.code is RefusalCode.SATURATED
+    assert third.retry_after == 3, "two before it and its own, one a second before anything is known"
+    desk.of.leave(desk.waits["a"])
+    desk.line_up("c")
+
+
+def test_without_a_queue_nobody_waits() -> None:
+    desk, _ = full(spec=queued(size=0))
+    answer = desk.of.wait(asks(), NOW, desk.noting("a"))
+    assert isinstance(answer, Refusal)
+    assert answer.message == refusal(desk.of, NOW).message
+
+
+def test_who_leaves_is_not_answered_and_may_leave_twice() -> None:
+    desk, held = full()
+    desk.line_up("a")
+    desk.line_up("b")
+    desk.of.leave(desk.waits["a"])
+    desk.of.leave(desk.waits["a"])
+    desk.of.release(held[0].attempt, Outcome.COMPLETED, NOW)
+    assert desk.served == ["b"]
+    assert desk.of.waiting() == {}
+
+
+def test_who_has_waited_long_enough_is_told_why_and_when_to_come_again() -> None:
+    desk, _ = full(spec=queued(seconds=7.0))
+    desk.line_up("a")
+    assert desk.waits["a"].until == NOW + 7
+    answer = desk.of.give_up(desk.waits["a"], NOW + 7)
+    assert isinstance(answer, Refusal)
+    assert answer.code is RefusalCode.WAITED_OUT
+    assert "within 7 s" in answer.message
+    assert answer.retry_after == 1
+    assert desk.of.waiting() == {}
+
+
+def test_who_has_waited_long_enough_for_endpoints_that_are_gone_is_told_that() -> None:
+    desk, _ = full()
+    desk.line_up("a")
+    desk.of.apply(EndpointGone("p0"), NOW)
+    answer = desk.of.give_up(desk.waits["a"], NOW + 30)
+    assert isinstance(answer, Refusal)
+    assert answer.code is RefusalCode.NO_ENDPOINTS
+
+
+def test_an_endpoint_that_comes_serves_who_waits() -> None:
+    desk, _ = full()
+    desk.line_up("a")
+    see(desk.of, NOW, pod("new", ready=False))
+    assert desk.served == []
+    see(desk.of, NOW, pod("new", version=2))
+    assert desk.served == ["a"]
+
+
+def test_an_endpoint_that_drains_gets_none_of_those_who_wait() -> None:
+    desk, held = full(pods=2)
+    desk.line_up("a")
+    see(desk.of, NOW, pod(held[0].uid, capacity=1, version=2, deleted_at=NOW))
+    desk.of.release(held[0].attempt, Outcome.COMPLETED, NOW)
+    assert desk.served == []
+    desk.of.release(held[1].attempt, Outcome.COMPLETED, NOW)
+    assert [answer.uid for _, answer in desk.answers if isinstance(answer, Pick)] == [held[1].uid]
+
+
+def test_more_capacity_serves_who_waits() -> None:
+    desk, _ = full()
+    desk.line_up("a")
+    see(desk.of, NOW, pod("p0", capacity=2, version=2))
+    assert desk.served == ["a"]
+
+
+def test_a_replica_that_leaves_its_share_behind_serves_who_waits() -> None:
+    of = router(pod("p0", capacity=2), servers=(queued(),), members=frozenset({OTHER}))
+    pick(of, NOW)
+    desk = Desk(of)
+    desk.line_up("a")
+    of.set_members(frozenset(), NOW)
+    of.tick(NOW)
+    assert desk.served == ["a"]
+
+
+def test_a_lease_that_runs_out_serves_who_waits_at_the_next_tick() -> None:
+    of = router(pod("p0", capacity=1), servers=(queued(),))
+    leased = pick(of, NOW, leased=True)
+    assert leased.expires_at is not None
+    desk = Desk(of)
+    desk.line_up("a")
+    of.tick(leased.expires_at - 1)
+    assert desk.served == []
+    of.tick(leased.expires_at)
+    assert desk.served == ["a"]
+
+
+def test_a_model_that_nobody_serves_any_more_is_not_waited_for() -> None:
+    desk, _ = full()
+    desk.line_up("a")
+    desk.line_up("b", asks(subset=frozenset({"p0:8000"})))
+    desk.of.apply(ServerGone("ns/s"), NOW)
+    codes = [answer.code for _, answer in desk.answers if isinstance(answer, Refusal)]
+    assert codes == [RefusalCode.UNKNOWN_MODEL] * 2
+    assert desk.of.waiting() == {}
+
+
+def test_a_change_of_the_server_loses_nobody() -> None:
+    desk, held = full()
+    desk.line_up("a")
+    desk.of.apply(ServerSeen(replace(queued(TTFT), created_at=1.0)), NOW)
+    desk.of.apply(Snapshot((queued(TTFT),), (pod("p0", capacity=1, version=3),)), NOW)
+    desk.of.release(held[0].attempt, Outcome.COMPLETED, NOW)
+    assert desk.served == ["a"]
+
+
+def test_a_replica_that_closes_goes_on_serving_who_waits_until_it_dismisses_them() -> None:
+    desk, held = full()
+    desk.line_up("a")
+    desk.line_up("b")
+    desk.of.close()
+    desk.of.release(held[0].attempt, Outcome.COMPLETED, NOW)
+    assert desk.served == ["a"]
+    desk.of.dismiss()
+    (name, answer) = desk.answers[-1]
+    assert name == "b"
+    assert isinstance(answer, Refusal)
+    assert answer.code is RefusalCode.SHUTTING_DOWN
+    assert desk.of.waiting() == {}
+
+
+def test_a_pick_is_explained_with_who_waits_before_it() -> None:
+    desk, _ = full()
+    assert desk.of.explain(Request(MODEL), NOW).waiting == 0
+    desk.line_up("a")
+    told = desk.of.explain(Request(MODEL), NOW)
+    assert (told.waiting, told.holds) == (1, False)
+
+
+# LeastEstimatedTTFT has requests wait for the endpoint that is done first
+
+
+def prompts(of: Router, tokens: int, count: int) -> list[Pick]:
+    """Send streamed prompts of so many tokens, without waiting."""
+    traits = Traits(tokens, streams=True)
+    got = [of.acquire(Request(MODEL, 1, traits=traits), NOW) for _ in range(count)]
+    return [each for each in got if isinstance(each, Pick)]
+
+
+def backlog(of: Router) -> int:
+    """Return the tokens with which an idle endpoint has a little more than enough to do."""
+    endpoint = next(iter(of._registry.endpoints.values()))
+    (_, _, pool), *_ = of._registry.pools()
+    return int(BACKLOG_SECONDS * pool.notes.speed(endpoint, NOW)) + 100  # type: ignore[attr-defined]
+
+
+def busy(spec: ServerSpec | None = None) -> tuple[Desk, list[Pick]]:
+    """Return a desk before two endpoints with free slots, each with enough to do."""
+    of = router(pod("p0", capacity=8), pod("p1", capacity=8), servers=(spec or queued(TTFT),))
+    return Desk(of), prompts(of, backlog(of), 2)
+
+
+def test_a_request_waits_while_every_endpoint_has_enough_to_do() -> None:
+    desk, held = busy()
+    assert {got.uid for got in held} == {"p0", "p1"}
+    streamed = asks(traits=Traits(100, streams=True))
+    assert desk.of.explain(streamed, NOW).holds
+    desk.line_up("a", streamed)
+    desk.of.first_byte(held[1].attempt, NOW + 0.1)
+    (name, answer), *_ = desk.answers
+    assert isinstance(answer, Pick)
+    assert (name, answer.uid) == ("a", held[1].uid), "it goes to whoever was done first"
+    assert not desk.of.explain(streamed, NOW + 0.1).holds
+
+
+def test_time_that_goes_by_is_work_that_is_done() -> None:
+    desk, _ = busy()
+    desk.line_up("a")
+    desk.of.tick(NOW + 0.001)
+    assert desk.served == []
+    desk.of.tick(NOW + BACKLOG_SECONDS)
+    assert desk.served == ["a"]
+
+
+def test_who_has_waited_long_enough_takes_any_free_slot() -> None:
+    desk, _ = busy()
+    desk.line_up("a")
+    assert isinstance(desk.of.give_up(desk.waits["a"], NOW + 0.001), Pick)
+
+
+@pytest.mark.parametrize("size", [0, 10])
+def test_only_who_may_wait_has_to(size: int) -> None:
+    desk, _ = busy(queued(TTFT, size=size))
+    assert isinstance(desk.of.acquire(Request(MODEL), NOW), Pick)
+    patient = desk.of.acquire(asks(), NOW)
+    assert isinstance(patient, Refusal if size else Pick)
+
+
+def test_one_endpoint_with_little_to_do_is_enough() -> None:
+    desk, held = busy()
+    desk.of.first_byte(held[0].attempt, NOW + 0.1)
+    got = desk.of.acquire(asks(), NOW + 0.1)
+    assert isinstance(got, Pick)
+    assert got.uid == held[0].uid
+
+
+def test_a_backup_is_not_used_while_others_only_have_enough_to_do() -> None:
+    desk, _ = busy()
+    see(desk.of, NOW, replace(pod("spare"), backup=True))
+    desk.line_up("a")
+    assert desk.served == []
+
+
+# The rule that everything else serves
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["WeightedLeastConnections", "PowerOfTwoChoices", "LeastTokens", TTFT]))
+def test_no_slot_stays_free_and_nobody_is_forgotten_whatever_happens(seed: int, strategy: str) -> None:
+    """After every step: who waits could not be served now, each is answered at most once, in the order of its line."""
+    play, desk = Random(seed), Desk(router(*(pod(f"p{n}", capacity=2) for n in range(3)), servers=(queued(strategy),)))
+    of, names = desk.of, iter(range(10_000))
+    lined_up: list[str] = []
+    now, version = NOW, 1
+    for _ in range(60):
+        now += play.choice([0.0, 0.01, 0.5])
+        step = play.choice("aaaaeeebtlgr")
+        if step == "a":
+            asked = asks(traits=Traits(play.choice([10, 20_000]), streams=True))
+            answer = of.acquire(asked, now)
+            if isinstance(answer, Pick):
+                desk.answers.append(("", answer))
+            else:
+                name = str(next(names))
+                entered = of.wait(asked, now, desk.noting(name))
+                if isinstance(entered, Waiting):
+                    desk.waits[name] = entered
+                    lined_up.append(name)
+        held = [a.attempt for _, a in desk.answers if isinstance(a, Pick) and of._ledger.get(a.attempt)]
+        waiting = [name for name in lined_up if name not in dict(desk.answers)]
+        if step == "e" and held:
+            of.release(play.choice(held), play.choice([Outcome.COMPLETED, Outcome.FAILED]), now)
+        elif step == "b" and held:
+            of.first_byte(play.choice(held), now)
+        elif step in "lg" and waiting:
+            name = play.choice(waiting)
+            lined_up.remove(name)
+            if step == "l":
+                of.leave(desk.waits[name])
+            elif isinstance(answer := of.give_up(desk.waits[name], now), Pick):
+                desk.answers.append(("", answer))
+        elif step == "r":
+            version += 1
+            see(of, now, pod(f"p{play.randrange(3)}", capacity=2, version=version, ready=play.random() < 0.7))
+        of.tick(now)
+        served = [name for name in desk.served if name]
+        assert served == lined_up[: len(served)], "first come, first served"
+        left = lined_up[len(served) :]
+        assert of.waiting() == ({f"ns/{MODEL}": len(left)} if left else {})
+        if left:
+            head = desk.waits[left[0]]
+            found = of.explain(head.request, now)
+            assert found.holds or found.refusal is not None, "a slot is free, and somebody waits"
+        assert all(each.in_flight <= 2 for each in of.status().endpoints)
