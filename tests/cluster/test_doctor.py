@@ -232,7 +232,7 @@ async def test_a_wrong_model_name_is_answered_with_the_way_to_the_right_one(
 
 
 async def test_a_full_pool_is_told_and_grows_by_the_command(doctor: Doctor, replica: Replica, servers: Servers) -> None:
-    await asyncio.to_thread(servers.serve, "alpha", capacity=1)
+    await asyncio.to_thread(servers.serve, "alpha", capacity=1, queue={"maxRequests": 0})
     async with Load(replica.proxy, MODEL, clients=1, tokens=(1000, 1000)):
         found = await asyncio.to_thread(eventually, lambda: doctor.wrong("pool"), what="the status tells it")
         status, answer, headers = await _ask(replica)

@@ -120,7 +120,7 @@ async def _eventually_status(replica: Replica, wanted: int) -> bool:
 async def test_an_edit_of_the_capacity_acts_at_once_and_restarts_nothing(replica: Replica, servers: Servers) -> None:
     await asyncio.to_thread(servers.serve, "alpha", replicas=1, capacity=8)
     before = [pod["metadata"]["uid"] for pod in servers.pods("alpha")]
-    servers.kubectl("patch", "isvr/alpha", "--type=merge", "-p", '{"spec":{"capacity":1}}')
+    servers.kubectl("patch", "isvr/alpha", "--type=merge", "-p", '{"spec":{"capacity":1,"queue":{"maxRequests":0}}}')
     await asyncio.to_thread(eventually, lambda: replica.endpoints()[0]["capacity"] == 1, seconds=3)
     async with Load(replica.proxy, MODEL, clients=1, tokens=(100, 100)):
         await asyncio.sleep(0.5)

@@ -1,4 +1,4 @@
-"""Requests that wait for a slot: whose turn it is, who is refused, and that no slot stays free for want of being told."""
+"""Requests that wait for a slot: whose turn it is, who is refused, and that no slot stays free while somebody waits."""
 
 from __future__ import annotations
 
@@ -293,6 +293,9 @@ def test_a_replica_that_closes_goes_on_serving_who_waits_until_it_dismisses_them
     assert isinstance(answer, Refusal)
     assert answer.code is RefusalCode.SHUTTING_DOWN
     assert desk.of.waiting() == {}
+    late = desk.of.wait(asks(avoid=frozenset({"elsewhere"})), NOW, desk.noting("late"))
+    assert isinstance(late, Refusal)
+    assert late.code is RefusalCode.SHUTTING_DOWN
 
 
 def test_a_pick_is_explained_with_who_waits_before_it() -> None:
@@ -380,50 +383,85 @@ def test_a_backup_is_not_used_while_others_only_have_enough_to_do() -> None:
 # The rule that everything else serves
 
 
+@dataclass
+class Play:
+    """A random life of a queue before three endpoints."""
+
+    chance: Random
+    desk: Desk
+    now: float = NOW
+    version: int = 1
+    lined_up: list[str] = field(default_factory=list)
+    """Who has entered and did not leave, in order."""
+
+    def arrive(self) -> None:
+        asked = asks(traits=Traits(self.chance.choice([10, 20_000]), streams=True))
+        answer = self.desk.of.acquire(asked, self.now)
+        if isinstance(answer, Pick):
+            self.desk.answers.append(("", answer))
+            return
+        name = str(len(self.desk.waits))
+        entered = self.desk.of.wait(asked, self.now, self.desk.noting(name))
+        if isinstance(entered, Waiting):
+            self.desk.waits[name] = entered
+            self.lined_up.append(name)
+
+    def end(self) -> None:
+        if held := self._held():
+            outcome = self.chance.choice([Outcome.COMPLETED, Outcome.FAILED])
+            self.desk.of.release(self.chance.choice(held), outcome, self.now)
+
+    def begin(self) -> None:
+        if held := self._held():
+            self.desk.of.first_byte(self.chance.choice(held), self.now)
+
+    def leave(self) -> None:
+        if name := self._drop():
+            self.desk.of.leave(self.desk.waits[name])
+
+    def give_up(self) -> None:
+        if name := self._drop():
+            answer = self.desk.of.give_up(self.desk.waits[name], self.now)
+            self.desk.answers += [("", answer)] if isinstance(answer, Pick) else []
+
+    def change(self) -> None:
+        self.version += 1
+        uid, ready = f"p{self.chance.randrange(3)}", self.chance.random() < 0.7
+        see(self.desk.of, self.now, pod(uid, capacity=2, version=self.version, ready=ready))
+
+    def check(self) -> None:
+        served = [name for name in self.desk.served if name]
+        assert served == self.lined_up[: len(served)], "first come, first served, and once"
+        left = self.lined_up[len(served) :]
+        assert self.desk.of.waiting() == ({f"ns/{MODEL}": len(left)} if left else {})
+        if left:
+            found = self.desk.of.explain(self.desk.waits[left[0]].request, self.now)
+            assert found.holds or found.refusal is not None, "a slot is free, and somebody waits"
+        assert all(each.in_flight <= 2 for each in self.desk.of.status().endpoints)
+
+    def _held(self) -> list[str]:
+        picks = [answer for _, answer in self.desk.answers if isinstance(answer, Pick)]
+        return [each.attempt for each in picks if each.attempt in self.desk.of._ledger._attempts]
+
+    def _drop(self) -> str:
+        waiting = self.lined_up[len([name for name in self.desk.served if name]) :]
+        if not waiting:
+            return ""
+        name = self.chance.choice(waiting)
+        self.lined_up.remove(name)
+        return name
+
+
+STEPS = [*[Play.arrive] * 4, *[Play.end] * 3, Play.begin, Play.begin, Play.leave, Play.give_up, Play.change]
+
+
 @given(st.integers(0, 10_000), st.sampled_from(["WeightedLeastConnections", "PowerOfTwoChoices", "LeastTokens", TTFT]))
 def test_no_slot_stays_free_and_nobody_is_forgotten_whatever_happens(seed: int, strategy: str) -> None:
-    """After every step: who waits could not be served now, each is answered at most once, in the order of its line."""
-    play, desk = Random(seed), Desk(router(*(pod(f"p{n}", capacity=2) for n in range(3)), servers=(queued(strategy),)))
-    of, names = desk.of, iter(range(10_000))
-    lined_up: list[str] = []
-    now, version = NOW, 1
+    """After every step: who waits could not be served now; each is answered at most once, in the order of its line."""
+    desk = Desk(router(*(pod(f"p{n}", capacity=2) for n in range(3)), servers=(queued(strategy),)))
+    play = Play(Random(seed), desk)
     for _ in range(60):
-        now += play.choice([0.0, 0.01, 0.5])
-        step = play.choice("aaaaeeebtlgr")
-        if step == "a":
-            asked = asks(traits=Traits(play.choice([10, 20_000]), streams=True))
-            answer = of.acquire(asked, now)
-            if isinstance(answer, Pick):
-                desk.answers.append(("", answer))
-            else:
-                name = str(next(names))
-                entered = of.wait(asked, now, desk.noting(name))
-                if isinstance(entered, Waiting):
-                    desk.waits[name] = entered
-                    lined_up.append(name)
-        held = [a.attempt for _, a in desk.answers if isinstance(a, Pick) and of._ledger.get(a.attempt)]
-        waiting = [name for name in lined_up if name not in dict(desk.answers)]
-        if step == "e" and held:
-            of.release(play.choice(held), play.choice([Outcome.COMPLETED, Outcome.FAILED]), now)
-        elif step == "b" and held:
-            of.first_byte(play.choice(held), now)
-        elif step in "lg" and waiting:
-            name = play.choice(waiting)
-            lined_up.remove(name)
-            if step == "l":
-                of.leave(desk.waits[name])
-            elif isinstance(answer := of.give_up(desk.waits[name], now), Pick):
-                desk.answers.append(("", answer))
-        elif step == "r":
-            version += 1
-            see(of, now, pod(f"p{play.randrange(3)}", capacity=2, version=version, ready=play.random() < 0.7))
-        of.tick(now)
-        served = [name for name in desk.served if name]
-        assert served == lined_up[: len(served)], "first come, first served"
-        left = lined_up[len(served) :]
-        assert of.waiting() == ({f"ns/{MODEL}": len(left)} if left else {})
-        if left:
-            head = desk.waits[left[0]]
-            found = of.explain(head.request, now)
-            assert found.holds or found.refusal is not None, "a slot is free, and somebody waits"
-        assert all(each.in_flight <= 2 for each in of.status().endpoints)
+        play.now += play.chance.choice([0.0, 0.01, 0.5])
+        desk.of.tick(play.now)
+        play.chance.choice(STEPS)(play)
+        play.check()

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 import pytest
-from tests.http.engine import JSON_ANSWER, Behaviour, Turn, answer_json, hang_up, stay_silent
+from tests.http.engine import JSON_ANSWER, Behaviour, ScriptedEngine, Turn, answer_json, hang_up, stay_silent
 from tests.http.test_errors import PLAIN, error
-from tests.http.world import World, endpoint, eventually, raw_request
+from tests.http.world import MODEL, World, endpoint, eventually, raw_request
 
-from tailrace.core.model import PoolSettings
+from tailrace.core.model import Pick, PoolSettings, Request, Timeouts
 
 POOL = "team/org/model"
 
 
 class Hold:
-    """An engine's answer that comes when the test says so."""
+    """An engine does what it does when the test says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: Behaviour = answer_json) -> None:
         self.go = asyncio.Event()
+        self._then = then
 
     async def __call__(self, turn: Turn) -> None:
         await self.go.wait()
-        await answer_json(turn)
+        await self._then(turn)
 
 
-async def one_slot(world: World, *script: Behaviour, size: int = 10, seconds: float = 30.0, count: int = 1) -> Any:
+async def one_slot(
+    world: World, *script: Behaviour, size: int = 10, seconds: float = 30.0, count: int = 1
+) -> list[ScriptedEngine]:
     """Have engines of one slot each, of which the first follows the script."""
     engines = [await world.engine() for _ in range(count)]
     engines[0].script.extend(script)
@@ -36,7 +38,7 @@ async def one_slot(world: World, *script: Behaviour, size: int = 10, seconds: fl
     return engines
 
 
-async def in_engine(engine: Any, count: int) -> None:
+async def in_engine(engine: ScriptedEngine, count: int) -> None:
     await eventually(lambda: len(engine.received) == count, f"{count} requests at the engine")
 
 
@@ -138,16 +140,28 @@ async def test_a_turn_and_a_client_that_goes_at_the_same_moment_lose_no_slot(mom
 
 async def test_a_request_whose_engine_broke_off_waits_for_another_one() -> None:
     async with World() as world:
-        hold = Hold()
-        broken, other = await one_slot(world, hang_up, count=2)
+        breaks, hold = Hold(hang_up), Hold()
+        broken, other = await one_slot(world, breaks, count=2)
         other.script.append(hold)
-        blocking = asyncio.create_task(world.post(PLAIN))  # pod-0 is picked first when both are idle
         retried = asyncio.create_task(world.post(PLAIN))
+        await in_engine(broken, 1)
+        blocking = asyncio.create_task(world.post(PLAIN))
         await in_engine(other, 1)
+        breaks.go.set()
         await waiting(world, 1)
         hold.go.set()
         assert [got[0] for got in await asyncio.gather(blocking, retried)] == [200, 200]
-        assert len(broken.received) == 1
+        assert (len(broken.received), len(other.received)) == (1, 2)
+
+
+async def test_what_only_the_clock_frees_is_given_to_who_waits() -> None:
+    async with World() as world:
+        (engine,) = await one_slot(world)
+        lease = world.router.acquire(Request(MODEL, leased=True), world.clock() - Timeouts().total + 0.2)
+        assert isinstance(lease, Pick)
+        assert (await world.post(PLAIN))[0] == 200
+        assert world.heard.waits[0][1] == "picked"
+        assert len(engine.received) == 1
 
 
 async def test_a_replica_that_stops_answers_those_who_still_wait() -> None:

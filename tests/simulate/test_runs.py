@@ -31,7 +31,7 @@ def test_every_request_is_served_by_everybody_and_equal_runs_are_equal(name: str
 
 def test_an_unknown_strategy_is_answered_with_those_there_are() -> None:
     with pytest.raises(ValueError, match="no strategy 'Best'; there are WeightedLeastConnections"):
-        balancer("Best", [Engine(Hardware(), 1)], Setting(1, Random(0), 1))
+        balancer("Best", [Engine(Hardware(), 1)], Setting(1, Random(0), 1), lambda *_: None)
 
 
 def test_what_no_pod_has_a_slot_for_waits_in_order_and_is_counted() -> None:

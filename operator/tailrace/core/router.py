@@ -83,6 +83,7 @@ class Router:
         self._synced = alone
         self._sequence = 0
         self._closing = False
+        self._dismissed = False
         self._now = booted_at
 
     # What is observed
@@ -205,7 +206,7 @@ class Router:
         may ``leave``, and has to ``give_up`` when it has waited ``until``. Call ``tick`` a few times a second while
         somebody waits: for what the clock alone brings.
         """
-        target = self._resolve(request)
+        target = SHUTTING_DOWN if self._dismissed else self._resolve(request)
         if isinstance(target, Refusal):
             return target
         settings, waiting = target.pool.settings, self._lines.count(target.pool_key)
@@ -229,7 +230,8 @@ class Router:
         return self._pick(target, request, now) or waited_out(target, request, self._lines.count(target.pool_key), now)
 
     def dismiss(self) -> None:
-        """Refuse all who wait: this replica can't wait for them any more."""
+        """Refuse all who wait, and whoever would from now on: this replica can't wait for them any more."""
+        self._dismissed = True
         for waiting in self._lines.everybody():
             waiting.answer(SHUTTING_DOWN)
 
@@ -360,12 +362,10 @@ class Router:
     def _expire(self, now: float) -> None:
         if now >= self._readings.until:
             self._readings.expire(now)
-        if expired := self._leases.expired(now):
-            for attempt_id in expired:
-                attempt = self._ledger[attempt_id]
-                attempt.endpoint.unknown.add(attempt_id)
-                self._end(attempt, Outcome.EXPIRED, now)
-            self._serve(now)
+        for attempt_id in self._leases.expired(now):
+            attempt = self._ledger[attempt_id]
+            attempt.endpoint.unknown.add(attempt_id)
+            self._end(attempt, Outcome.EXPIRED, now)
 
     def _end(self, attempt: Attempt, outcome: Outcome, now: float, usage: Usage | None = None) -> None:
         if attempt.work is not None:

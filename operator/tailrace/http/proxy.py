@@ -76,7 +76,6 @@ class ProxyDoor:
             for carry in list(self._means.live.values()):
                 carry.shut_down()
             await asyncio.sleep(0.01)
-            self._means.router.dismiss()
         await self._means.upstream.close()
 
     # Relaying
