@@ -574,3 +574,15 @@ def test_a_request_that_must_go_elsewhere_waits_for_a_slot_there() -> None:
     assert uid(made.answered()) == "b"
     made.completed(NOW)
     assert script.told[1:] == [("b-w", Outcome.COMPLETED)]
+
+
+def test_a_request_that_an_engine_declines_waits_for_a_slot_elsewhere() -> None:
+    script = Script(["a", RefusalCode.SATURATED])
+    made = Exchange(script, Request(MODEL, patient=True))
+    made.start(NOW)
+    assert isinstance(made.declined(NOW), Wait)
+    assert script.told == [("a-1", Outcome.REROUTED)]
+    script.waiting[0].answer(given_to(script, "b"))
+    assert uid(made.answered()) == "b"
+    made.completed(NOW)
+    assert script.told[1:] == [("b-w", Outcome.COMPLETED)]

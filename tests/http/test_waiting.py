@@ -151,6 +151,7 @@ async def test_a_request_whose_engine_broke_off_waits_for_another_one() -> None:
         await waiting(world, 1)
         hold.go.set()
         assert [got[0] for got in await asyncio.gather(blocking, retried)] == [200, 200]
+        assert world.heard.retries == ["no-response"]
         assert (len(broken.received), len(other.received)) == (1, 2)
 
 

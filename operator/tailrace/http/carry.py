@@ -271,7 +271,7 @@ class Carry:
         return self._noted(self._exchange.failed(failure, self._means.clock()), failure.value)
 
     def _noted(self, step: Step, reason: str) -> Step:
-        if isinstance(step, Forward):
+        if isinstance(step, Forward | Wait):
             self._means.observer.retried(reason)
         return step
 
