@@ -359,7 +359,7 @@ async def test_new_connections_are_taken_until_the_settle_time_is_over_and_old_o
 
     settings = SETTINGS.model_copy(update={"settle_seconds": settle, "shutdown_seconds": 600.0})
     one = Replica(settings, in_cluster=False, sleep=sleep)
-    one.apply(Snapshot((SERVER,), (replace(POD, capacity=1),)))
+    one.apply(Snapshot((replace(SERVER, pool=PoolSettings(queue_size=0)),), (replace(POD, capacity=1),)))
     task, proxy = await serving(one, caplog)
     held = one.router.acquire(Request("m"), one.clock())
     assert isinstance(held, Pick)

@@ -10,6 +10,7 @@ from tests.core.play import Play
 from tests.core.world import BOOT, ME, endpoint, pod, server
 
 from tailrace.core.endpoint import Endpoint
+from tailrace.core.meter import Meter
 from tailrace.core.model import (
     EndpointGone,
     EndpointSeen,
@@ -213,6 +214,7 @@ def test_requests_without_a_session_go_to_the_least_loaded() -> None:
 def test_old_sessions_make_room() -> None:
     notes = Sessions(TTL, most=2)
     one = endpoint("one")
+    one.meter = Meter()
     for number, name in enumerate("abc"):
         notes.open(one, asks(name), float(number))
     assert [notes.endpoint(name, 3.0) for name in "abc"] == [None, one, one]

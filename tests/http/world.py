@@ -140,7 +140,7 @@ class World:
             namespace,
             tuple(models),
             timeouts=timeouts or Timeouts(),
-            pool=pool or PoolSettings("WeightedLeastConnections"),
+            pool=pool or PoolSettings("WeightedLeastConnections", queue_size=0),
         )
         self.router.apply(ServerSeen(spec), self.clock())
         for endpoint in endpoints:

@@ -200,7 +200,8 @@ def test_every_setting_of_a_strategy_reaches_the_pool() -> None:
         "longPromptTokens": 1,
         "longPromptMinGPUMemoryGB": 2,
     }
-    assert pool_settings(model(loadBalancing=balancing)) == PoolSettings(
+    queue = {"maxRequests": 7, "maxWaitSeconds": 8}
+    assert pool_settings(model(loadBalancing=balancing, queue=queue)) == PoolSettings(
         "SessionAffinity",
         1,
         2,
@@ -215,6 +216,8 @@ def test_every_setting_of_a_strategy_reaches_the_pool() -> None:
         max_kv_usage=0.8,
         score_weights=(10, 20, 30, 40),
         spill_percent=60,
+        queue_size=7,
+        queue_seconds=8,
         fallback="LeastRequests",
         fallback_after=60,
         fallback_for=600,

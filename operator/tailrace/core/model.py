@@ -124,7 +124,7 @@ class PoolSettings:
     fallback: str = ""
     fallback_after: float = 300.0
     fallback_for: float = 1800.0
-    queue_size: int = 0
+    queue_size: int = 1000
     queue_seconds: float = 30.0
 
 
