@@ -300,10 +300,18 @@ def test_a_replica_that_closes_goes_on_serving_who_waits_until_it_dismisses_them
 
 def test_a_pick_is_explained_with_who_waits_before_it() -> None:
     desk, _ = full()
-    assert desk.of.explain(Request(MODEL), NOW).waiting == 0
+    told = desk.of.explain(Request(MODEL), NOW)
+    assert (told.waiting, told.would_wait) == (0, True)
     desk.line_up("a")
     told = desk.of.explain(Request(MODEL), NOW)
-    assert (told.waiting, told.holds) == (1, False)
+    assert (told.waiting, told.would_wait) == (1, True)
+
+
+def test_a_pick_is_explained_without_a_queue() -> None:
+    desk, held = full(spec=queued(size=0))
+    assert not desk.of.explain(Request(MODEL), NOW).would_wait
+    desk.of.release(held[0].attempt, Outcome.COMPLETED, NOW)
+    assert not desk.of.explain(Request(MODEL), NOW).would_wait
 
 
 # LeastEstimatedTTFT has requests wait for the endpoint that is done first
@@ -333,13 +341,13 @@ def test_a_request_waits_while_every_endpoint_has_enough_to_do() -> None:
     desk, held = busy()
     assert {got.uid for got in held} == {"p0", "p1"}
     streamed = asks(traits=Traits(100, streams=True))
-    assert desk.of.explain(streamed, NOW).holds
+    assert desk.of.explain(streamed, NOW).would_wait
     desk.line_up("a", streamed)
     desk.of.first_byte(held[1].attempt, NOW + 0.1)
     (name, answer), *_ = desk.answers
     assert isinstance(answer, Pick)
     assert (name, answer.uid) == ("a", held[1].uid), "it goes to whoever was done first"
-    assert not desk.of.explain(streamed, NOW + 0.1).holds
+    assert not desk.of.explain(streamed, NOW + 0.1).would_wait
 
 
 def test_time_that_goes_by_is_work_that_is_done() -> None:
@@ -436,7 +444,7 @@ class Play:
         assert self.desk.of.waiting() == ({f"ns/{MODEL}": len(left)} if left else {})
         if left:
             found = self.desk.of.explain(self.desk.waits[left[0]].request, self.now)
-            assert found.holds or found.refusal is not None, "a slot is free, and somebody waits"
+            assert found.would_wait, "a slot is free, and somebody waits"
         assert all(each.in_flight <= 2 for each in self.desk.of.status().endpoints)
 
     def _held(self) -> list[str]:

@@ -118,6 +118,8 @@ def _lines(found: Explained) -> Iterator[str]:
     if refusal is not None:
         hint = HINTS.get(refusal["code"], "")
         yield f"nobody would be picked ({refusal['code']}): {refusal['message']}{hint and f'; {hint}'}"
+    if found["wouldWait"]:
+        yield f"at the proxy it would wait for its turn: {_why_wait(found)}"
     if found["candidates"]:
         yield ""
         yield from _table([_cells(each) for each in found["candidates"]])
@@ -126,6 +128,12 @@ def _lines(found: Explained) -> Iterator[str]:
         yield f"\n{counted(others, 'endpoint')} of other models only"
     elif not found["candidates"]:
         yield "\nthis router knows no endpoint at all"
+
+
+def _why_wait(found: Explained) -> str:
+    if found["waiting"]:
+        return f"{counted(found['waiting'], 'request')} of the pool already waiting"
+    return "for a free slot" if found["refusal"] else "every endpoint compared has prompts to compute for a while"
 
 
 def _cells(candidate: dict[str, Any]) -> tuple[str, ...]:

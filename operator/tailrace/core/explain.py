@@ -11,7 +11,17 @@ from tailrace.core.estimates import STEPS_PER_SECOND
 from tailrace.core.figures import is_unknown, load, sent_since
 from tailrace.core.history import History
 from tailrace.core.meter import UNMETERED
-from tailrace.core.model import Candidate, EndpointSpec, EndpointState, Explanation, Reading, Refusal, Request, Standing
+from tailrace.core.model import (
+    Candidate,
+    EndpointSpec,
+    EndpointState,
+    Explanation,
+    Reading,
+    Refusal,
+    RefusalCode,
+    Request,
+    Standing,
+)
 from tailrace.core.nearness import step_of
 from tailrace.core.pool import Foreseen, Pool
 from tailrace.core.prefill import Prefills
@@ -33,8 +43,12 @@ def explain(
     specs: Mapping[str, EndpointSpec],
     now: float,
     waiting: int = 0,
+    behind: bool = False,
 ) -> Explanation:
-    """Return in values what a pick would make of the request now; ``refusal`` is why it would pick nobody."""
+    """Return in values what a pick would make of the request now; ``refusal`` is why it would pick nobody.
+
+    So many are ``waiting`` in the pool; ``behind``: also in the line that the request would stand in.
+    """
     pool = target.pool
     able = {*foreseen.compared, *foreseen.others}
     out = [endpoint for endpoint in pool.endpoints.values() if endpoint not in able]
@@ -67,8 +81,14 @@ def explain(
         candidates=tuple(candidates),
         elsewhere=len(specs) - len(pool.endpoints),
         waiting=waiting,
-        holds=bool(foreseen.compared) and pool.holds(foreseen.compared, now),
+        would_wait=behind or _would_wait(pool, foreseen, refusal, now),
     )
+
+
+def _would_wait(pool: Pool, foreseen: Foreseen, refusal: Refusal | None, now: float) -> bool:
+    if refusal is not None:
+        return pool.settings.queue_size > 0 and refusal.code is RefusalCode.SATURATED
+    return pool.holds(foreseen.compared, now)
 
 
 def _against(

@@ -429,7 +429,8 @@ class Explanation:
     ``refusal`` is the answer when nobody would be picked. ``candidates`` begin with the one that would be; those that
     were compared follow, then who is able, then who is filtered. ``elsewhere`` counts endpoints of other models. Where
     the name leads to no pool, ``pool`` and ``strategy`` are empty. ``waiting`` requests wait in the pool already;
-    ``holds``: a request that may wait would, because all that were compared have enough to do for now.
+    ``would_wait``: so would this one, if it may: behind them, for a slot, or because all that were compared have enough
+    to do for now.
     """
 
     refusal: Refusal | None
@@ -438,7 +439,7 @@ class Explanation:
     candidates: tuple[Candidate, ...] = ()
     elsewhere: int = 0
     waiting: int = 0
-    holds: bool = False
+    would_wait: bool = False
 
 
 @dataclass(frozen=True, slots=True)

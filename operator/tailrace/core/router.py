@@ -272,8 +272,16 @@ class Router:
         self._expire(now)
         foreseen = target.pool.foresee(request.tokens, target.adapter, request.avoid, request, now)
         why_not = None if foreseen.compared else refusal(target, request, now)
-        waiting = self._lines.count(target.pool_key)
-        return explain(target, request, foreseen, why_not, specs=self._registry.specs, now=now, waiting=waiting)
+        return explain(
+            target,
+            request,
+            foreseen,
+            why_not,
+            specs=self._registry.specs,
+            now=now,
+            waiting=self._lines.count(target.pool_key),
+            behind=_kind(target, request) in self._lines,
+        )
 
     def _resolve(self, request: Request) -> Target | Refusal:
         """Return where the request leads, or why this replica takes no such request."""

@@ -85,7 +85,7 @@ def explanation_view(request: Request, explanation: Explanation) -> dict[str, ob
         "picked": picked[0] if picked else None,
         "refusal": None if refusal is None else {"code": refusal.code.value, "message": refusal.message},
         "waiting": explanation.waiting,
-        "wouldWait": explanation.holds or explanation.waiting > 0,
+        "wouldWait": explanation.would_wait,
         "endpointsOfOtherModels": explanation.elsewhere,
         "candidates": [_candidate_view(each) for each in explanation.candidates],
     }
