@@ -26,8 +26,8 @@ from tailrace.core.model import (
     Traits,
 )
 from tailrace.core.prefill import BACKLOG_SECONDS
+from tailrace.core.queue import Waiting
 from tailrace.core.router import Router
-from tailrace.core.waiting import Waiting
 
 NOW = BOOT + 1
 TTFT = "LeastEstimatedTTFT"
@@ -94,7 +94,7 @@ def test_nobody_overtakes_even_by_a_door_that_does_not_wait() -> None:
     assert free_elsewhere.uid == held[1].uid, "who may go where the first of another line may not, goes"
     late = refusal(desk.of, NOW, Request(MODEL, subset=frozenset({"p0:8000"})))
     assert late.code is RefusalCode.SATURATED
-    assert "1 request waits for one already" in late.message
+    assert "1 request waits for an endpoint of the model" in late.message
 
 
 def test_a_new_request_of_the_same_line_is_refused_while_others_wait() -> None:
@@ -104,7 +104,7 @@ def test_a_new_request_of_the_same_line_is_refused_while_others_wait() -> None:
     desk.line_up("b")
     desk.line_up("c")
     assert desk.served == ["a"]
-    assert "2 requests wait for one already" in refusal(desk.of, NOW).message
+    assert "2 requests wait for an endpoint of the model" in refusal(desk.of, NOW).message
 
 
 @pytest.mark.parametrize(
@@ -162,6 +162,23 @@ def test_of_two_lines_the_one_that_has_waited_longest_goes_first() -> None:
     assert desk.served == ["a", "b"]
 
 
+def test_of_two_lines_neither_takes_all_slots_that_are_freed_at_once() -> None:
+    desk, _ = full(pods=2)
+    everywhere = frozenset({"p0:8000", "p1:8000", "new:8000"})
+    for number, (name, subset) in enumerate([("a", everywhere), ("b", None), ("c", everywhere), ("d", None)]):
+        desk.line_up(name, asks(subset=subset), NOW + number)
+    see(desk.of, NOW + 4, pod("new", capacity=3))
+    assert desk.served == ["a", "b", "c"]
+
+
+def test_who_was_sent_already_waits_also_where_the_queue_is_full() -> None:
+    desk, held = full(pods=2, spec=queued(size=1))
+    desk.line_up("new")
+    desk.line_up("again", asks(avoid=frozenset({"elsewhere"})), NOW + 1)
+    desk.of.release(held[0].attempt, Outcome.COMPLETED, NOW + 2)
+    assert desk.served == ["again"]
+
+
 def test_so_many_wait_and_one_more_is_refused_with_how_long_that_takes() -> None:
     desk, _ = full(spec=queued(size=2))
     desk.line_up("a")
@@ -174,9 +191,10 @@ def test_so_many_wait_and_one_more_is_refused_with_how_long_that_takes() -> None
     desk.line_up("c")
 
 
-def test_without_a_queue_nobody_waits() -> None:
+@pytest.mark.parametrize("avoid", [frozenset(), frozenset({"elsewhere"})])
+def test_without_a_queue_nobody_waits(avoid: frozenset[str]) -> None:
     desk, _ = full(spec=queued(size=0))
-    answer = desk.of.wait(asks(), NOW, desk.noting("a"))
+    answer = desk.of.wait(asks(avoid=avoid), NOW, desk.noting("a"))
     assert isinstance(answer, Refusal)
     assert answer.message == refusal(desk.of, NOW).message
 

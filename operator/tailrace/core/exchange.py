@@ -33,7 +33,7 @@ from enum import Enum
 from typing import Protocol
 
 from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request, Usage
-from tailrace.core.waiting import Answer, Waiting
+from tailrace.core.queue import Answer, Waiting
 
 MAX_ATTEMPTS = 3
 MAX_UNREACHABLE = 10
@@ -191,16 +191,11 @@ class Exchange:
         """Pick the first endpoint."""
         return self._try(now)
 
-    @property
-    def is_answered(self) -> bool:
-        """Whether the router has answered the request that waits."""
-        return self._answer is not None
-
     def answered(self) -> Forward | Refuse:
         """Say what the router's answer to the request that waited means."""
         answer, self._answer, self._waiting = self._answer, None, None
         if answer is None:
-            raise RuntimeError("the request was not answered: wait until it is, or is_answered")
+            raise RuntimeError("the request was not answered: wait until on_answer is called")
         return self._follow(answer)
 
     def waited(self, now: float) -> Forward | Refuse:

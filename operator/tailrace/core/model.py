@@ -528,7 +528,7 @@ class PoolQuality:
 class RouterStatus:
     """Everything the core knows, for status, metrics and people.
 
-    ``outcomes`` counts attempts by how they ended; ``waiting`` says of how many requests each pool has no slot for now.
+    ``outcomes`` counts attempts by how they ended; ``waiting`` says how many requests wait for a slot of each pool.
     """
 
     servers: tuple[ServerSpec, ...]

@@ -39,7 +39,7 @@ def refusal(target: Target, request: Request, now: float) -> Refusal:
 def behind(target: Target, request: Request, waiting: int, now: float) -> Refusal:
     """Say that so many wait for an endpoint already."""
     who = "1 request waits" if waiting == 1 else f"{waiting} requests wait"
-    text = f"every endpoint of the model {request.model!r} is at capacity, and {who} for one already"
+    text = f"{who} for an endpoint of the model {request.model!r} already"
     return Refusal(RefusalCode.SATURATED, text, target.pool.retry_after(now, waiting))
 
 

@@ -28,9 +28,9 @@ from tailrace.core.model import (
 from tailrace.core.pool import Pool
 
 REMEMBERED_GONE = 10_000
-LONGEST_NAME = 253
-"""Of a model or a namespace that can exist: of what is longer, and named by a client, no more is said."""
 """How many uids are remembered as gone, so that old news does not bring them back."""
+LONGEST_NAME = 253
+"""No name of a model or a namespace is longer: of one that a client gives, no more is repeated."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from enum import Enum
 from random import Random
 
@@ -39,10 +38,10 @@ from tailrace.core.model import (
     Word,
 )
 from tailrace.core.quality import Monitor
+from tailrace.core.queue import Answer, Queue, Waiting
 from tailrace.core.readings import Readings
-from tailrace.core.refusals import NOT_SYNCED, SHUTTING_DOWN, behind, refusal, waited_out
+from tailrace.core.refusals import NOT_SYNCED, SHUTTING_DOWN, behind, refusal
 from tailrace.core.registry import Registry, Target
-from tailrace.core.waiting import Answer, Kind, Lines, Waiting
 
 REMEMBERED_ENDS = 10_000
 """How many ended leased attempts are remembered, so that completing one twice is answered as done."""
@@ -78,12 +77,11 @@ class Router:
         self._monitor = Monitor()
         self._drains = Drains(member, fixed=alone)
         self._left: frozenset[str] = frozenset()
-        self._lines = Lines()
+        self._queue = Queue(self._of_waiting, self._pick)
         self._ended: OrderedDict[str, Endpoint] = OrderedDict()
         self._synced = alone
         self._sequence = 0
         self._closing = False
-        self._dismissed = False
         self._now = booted_at
 
     # What is observed
@@ -98,7 +96,7 @@ class Router:
                 self._lose(uid)
             else:
                 self._follow(endpoint, self._registry.specs[uid], now)
-        self._serve(now)
+        self._queue.serve(now)
         self._changed()
 
     def _lose(self, uid: str) -> None:
@@ -189,8 +187,8 @@ class Router:
         if isinstance(target, Refusal):
             return target
         self._expire(now)
-        if self._lines and _kind(target, request) in self._lines:
-            return behind(target, request, self._lines.count(target.pool_key), now)
+        if self._queue.is_before(target, request):
+            return behind(target, request, self._queue.count(target.pool_key), now)
         return self._pick(target, request, now) or refusal(target, request, now)
 
     def _pick(self, target: Target, request: Request, now: float) -> Pick | None:
@@ -206,58 +204,33 @@ class Router:
         may ``leave``, and has to ``give_up`` when it has waited ``until``. Call ``tick`` a few times a second while
         somebody waits: for what the clock alone brings.
         """
-        target = SHUTTING_DOWN if self._dismissed else self._resolve(request)
-        if isinstance(target, Refusal):
-            return target
-        settings, waiting = target.pool.settings, self._lines.count(target.pool_key)
-        if waiting >= settings.queue_size:
-            return behind(target, request, waiting, now) if waiting else refusal(target, request, now)
-        mine = Waiting(request, _kind(target, request), now, now + settings.queue_seconds, answer)
-        self._lines.enter(mine)
-        return mine
+        target = self._resolve(request)
+        return target if isinstance(target, Refusal) else self._queue.enter(target, request, now, answer)
 
     def leave(self, waiting: Waiting) -> None:
         """Let go of a request whose client is gone; one that was answered already is left as it is."""
-        self._lines.leave(waiting)
+        self._queue.leave(waiting)
 
     def give_up(self, waiting: Waiting, now: float) -> Pick | Refusal:
         """End the wait of a request that was not answered: any free slot is good enough now."""
-        self._lines.leave(waiting)
-        target = self._registry.resolve(waiting.request.model, waiting.request.namespace)
-        if isinstance(target, Refusal):
-            return target
-        request = replace(waiting.request, patient=False)
-        return self._pick(target, request, now) or waited_out(target, request, self._lines.count(target.pool_key), now)
+        return self._queue.give_up(waiting, now)
 
     def dismiss(self) -> None:
         """Refuse all who wait, and whoever would from now on: this replica can't wait for them any more."""
-        self._dismissed = True
-        for waiting in self._lines.everybody():
-            waiting.answer(SHUTTING_DOWN)
+        self._queue.dismiss()
 
     def waiting(self) -> dict[str, int]:
         """Return how many requests wait at this replica, by pool."""
-        return self._lines.counts()
+        return self._queue.counts()
 
     def tick(self, now: float) -> None:
         """Do what is due by now for those who wait."""
         self._expire(now)
-        self._serve(now)
+        self._queue.serve(now)
 
-    def _serve(self, now: float) -> None:
-        """Give those whose turn it is an endpoint, as far as there are any."""
-        if self._lines:
-            for head in self._lines.heads():
-                self._serve_line(head.kind, now)
-
-    def _serve_line(self, kind: Kind, now: float) -> None:
-        while (head := self._lines.head(kind)) is not None:
-            target = self._registry.resolve(head.request.model, head.request.namespace)
-            answer = target if isinstance(target, Refusal) else self._pick(target, head.request, now)
-            if answer is None:
-                return
-            self._lines.leave(head)
-            head.answer(answer)
+    def _of_waiting(self, request: Request) -> Target | Refusal:
+        """Return where a request leads that waits: those are served also when no new ones are taken."""
+        return self._registry.resolve(request.model, request.namespace)
 
     # What a pick would be
 
@@ -279,8 +252,8 @@ class Router:
             why_not,
             specs=self._registry.specs,
             now=now,
-            waiting=self._lines.count(target.pool_key),
-            behind=_kind(target, request) in self._lines,
+            waiting=self._queue.count(target.pool_key),
+            behind=self._queue.is_before(target, request),
         )
 
     def _resolve(self, request: Request) -> Target | Refusal:
@@ -311,7 +284,7 @@ class Router:
             attempt.endpoint.unreached = 0
             if attempt.work is not None:
                 attempt.work.began(now, ok=ok)
-                self._serve(now)
+                self._queue.serve(now)
 
     def unreached(self, attempt_id: str) -> None:
         """Note that no connection to the attempt's endpoint could be made; its next answer ends the row."""
@@ -335,7 +308,7 @@ class Router:
             for pool in endpoint.pools:
                 pool.learn(took, now)
         self._end(attempt, outcome, now, usage)
-        self._serve(now)
+        self._queue.serve(now)
         return True
 
     def complete(self, attempt_id: str, outcome: Outcome, now: float, usage: Usage | None = None) -> Completion:
@@ -612,11 +585,3 @@ def _manual(generation: int, now: float) -> Mark:
 
 def _provisional(spec: EndpointSpec, now: float) -> Mark:
     return Mark(DrainKind.PROVISIONAL, DrainReason.GATE, now, incarnation=spec.incarnation)
-
-
-def _kind(target: Target, request: Request) -> Kind:
-    """Return which line a request stands in: those of one kind could be served by the same endpoints."""
-    pool = target.pool
-    session = request.traits.session if pool.settings.hard_sessions and request.traits is not None else ""
-    rest = (pool.is_long(request.tokens), target.adapter, request.subset, request.avoid, session)
-    return Kind(target.pool_key, rest)
