@@ -197,6 +197,11 @@ def score_first_token(notes: Prefills, ties: Ties, max_kv_usage: float, request:
 
 
 def has_backlog(notes: Prefills, endpoint: Endpoint, now: float) -> bool:
-    """Whether the endpoint has prompts to compute for a while."""
+    """Whether the endpoint is known to have prompts to compute for a while.
+
+    Where its speed is a guess it is not: one that is too low would have requests wait before an engine at rest.
+    """
+    if endpoint.meter.prefill.guessed:
+        return False
     speed = notes.speed(endpoint, now)
     return endpoint.meter.left(speed, now) > BACKLOG_SECONDS * speed
