@@ -195,7 +195,7 @@ def test_the_router_books_work_at_metered_endpoints_and_takes_it_off_however_an_
     made.apply(ServerSeen(replace(server(total=40.0), pool=PoolSettings(strategy))), BOOT)
     made.apply(EndpointSeen(pod("p")), BOOT)
     meter = made._registry.endpoints["p"].meter
-    picks = [made.acquire(replace(asks(100, 10), leased=leased), BOOT) for leased in (False, False, True)]
+    picks = [made.acquire(asks(100, 10)._replace(leased=leased), BOOT) for leased in (False, False, True)]
     assert meter.tokens == 330
     assert all(isinstance(each, Pick) for each in picks)
     attempts = [each.attempt for each in picks if isinstance(each, Pick)]
@@ -233,7 +233,7 @@ def test_a_router_can_be_copied_with_all_that_it_remembers(strategy: str) -> Non
     made.apply(ServerSeen(replace(server(), pool=PoolSettings(strategy))), BOOT)
     made.apply(EndpointSeen(pod("p")), BOOT)
     made.on_change = nobody_waits
-    request = replace(asks(100, 10), traits=Traits(100, 10, "session", 7))
+    request = asks(100, 10)._replace(traits=Traits(100, 10, "session", 7))
     assert isinstance(made.acquire(request, BOOT), Pick)
     copy = pickle.loads(pickle.dumps(made))
     assert isinstance(copy.acquire(request, BOOT), Pick)

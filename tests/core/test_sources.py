@@ -34,6 +34,8 @@ MAKERS: list[Make] = [
 ]
 IDS = ["least", "rotation", "weighted", "sample", "classes", "session"]
 every_source = pytest.mark.parametrize("make", MAKERS, ids=IDS)
+MANY = 40
+"""Several times as many as are kept ahead of a heap."""
 WHAT = ["take", "free", "remove", "update", "forget", "offer", "best", "pick"]
 STEPS = st.lists(st.tuples(st.sampled_from(WHAT), st.integers(0, 5)))
 
@@ -109,6 +111,55 @@ def test_the_heap_stays_bounded_though_old_entries_never_surface() -> None:
             source.update(busy)
             source.best()
     assert len(source._heap) < 80
+
+
+def test_a_gap_that_the_next_request_fills_leaves_the_heap_as_it_was() -> None:
+    source, all_of = LeastSource(BY_LOAD_RATIO), [endpoint(f"e{n}", 8, 80, n) for n in range(50)]
+    for each in all_of:
+        each.in_flight = 4
+        source.update(each)
+    source.best()
+    before = list(source._heap)
+    for each in all_of[::-1]:
+        each.in_flight -= 1
+        source.update(each)
+        assert source.best() is each
+        each.in_flight += 1
+    assert source.best() is all_of[0]
+    assert source._heap == before
+
+
+@pytest.mark.parametrize("at_once", [1, 3, MANY])
+@pytest.mark.parametrize("kinds", [1, 4])
+def test_the_order_is_exact_whatever_grows_falls_leaves_and_comes_back(at_once: int, kinds: int) -> None:
+    """With more that fall between two looks than are kept ahead of the heap, and fewer."""
+    rng, source = Random(at_once), LeastSource(BY_LOAD_RATIO)
+    all_of = [endpoint(f"e{n}", 8 + n % kinds, 80 + n % 2, n) for n in range(MANY)]
+    inside: set[Endpoint] = set()
+    for look in range(600):
+        for one in rng.choices(all_of, k=rng.randrange(at_once + 1)):
+            change(source, one, inside, rng)
+        expected = sorted(inside, key=source.order)
+        assert source.best() is (expected[0] if expected else None)
+        if look % 4 == 0:
+            assert list(source.offer()) == list(source.peek()) == expected
+        if expected and rng.random() < 0.7:
+            expected[0].in_flight += 1
+
+
+def change(source: LeastSource, one: Endpoint, inside: set[Endpoint], rng: Random) -> None:
+    """Let something happen to an endpoint, and have the source hear of it as far as it is told."""
+    what = rng.random()
+    if what < 0.6:
+        one.in_flight -= rng.randrange(min(3, one.in_flight + 1))
+    elif what < 0.8:
+        one.in_flight += 1
+    elif what < 0.9 and one in inside:
+        (source.forget if what < 0.82 else source.remove)(one)
+        inside.discard(one)
+        return
+    source.update(one)
+    inside.add(one)
 
 
 def test_an_endpoint_that_left_for_good_comes_back_as_a_new_one() -> None:

@@ -40,7 +40,7 @@ def queued(strategy: str = "WeightedLeastConnections", *, size: int = 10, second
 
 
 def asks(tokens: int = 1, **more: object) -> Request:
-    return replace(Request(MODEL, tokens, patient=True), **more)  # type: ignore[arg-type]
+    return Request(MODEL, tokens, patient=True)._replace(**more)  # type: ignore[arg-type]
 
 
 @dataclass

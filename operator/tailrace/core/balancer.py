@@ -61,7 +61,8 @@ class LoadBalancer:
         """
         if request_id in self._requests:
             raise ValueError(f"request {request_id!r} is already routed; complete it first or use another id")
-        _check("estimated_tokens", estimated_tokens)
+        if type(estimated_tokens) is not int or estimated_tokens < 1:
+            _check("estimated_tokens", estimated_tokens)
         endpoint = self._pool.pick(estimated_tokens)
         if endpoint is None:
             raise RuntimeError(self._why_none(request_id, estimated_tokens))

@@ -58,7 +58,25 @@ TRANSITIONS: dict[EndpointState, dict[Event, EndpointState]] = {
 """Every change of state there is. An event without an entry changes nothing."""
 
 
-class Endpoint:
+class Load:
+    """What a pick and its end read of an endpoint.
+
+    The fields of a base class lie side by side. Where there are many endpoints, a pick waits for memory more than for
+    anything else, and finds these in one place instead of four.
+    """
+
+    __slots__ = ("capacity", "in_flight", "limit", "sources", "state", "uid")
+
+    def __init__(self, uid: str) -> None:
+        self.uid = uid
+        self.in_flight = 0
+        self.limit = 0
+        self.capacity = 0
+        self.state = EndpointState.STARTING
+        self.sources: tuple[Source, ...] = ()
+
+
+class Endpoint(Load):
     """One endpoint's mutable record; it never leaves the core.
 
     ``in_flight`` counts attempts of this replica; ``unknown`` are attempts whose end nobody saw; ``blind_since`` is
@@ -80,26 +98,20 @@ class Endpoint:
         "address",
         "backup",
         "blind_since",
-        "capacity",
         "distance",
         "ended",
         "gpu_memory_gb",
         "gpu_tflops",
         "idle_read_at",
         "idle_reads",
-        "in_flight",
         "in_flight_then",
-        "limit",
         "meter",
         "pools",
         "rank",
         "reading",
         "served",
-        "sources",
-        "state",
         "timeouts",
         "took",
-        "uid",
         "unknown",
         "unreached",
         "was_ready",
@@ -107,18 +119,15 @@ class Endpoint:
     )
 
     def __init__(self, uid: str, *, address: str, capacity: int, gpu_memory_gb: int, added: int) -> None:
-        self.uid = uid
+        super().__init__(uid)
         self.address = address
         self.added = added
-        self.in_flight = 0
         self.unknown: set[str] = set()
         self.blind_since: float | None = None
         self.idle_reads = 0
         self.idle_read_at = 0.0
-        self.state = EndpointState.STARTING
         self.was_ready = False
         self.pools: list[Pool] = []
-        self.sources: tuple[Source, ...] = ()
         self.adapters: frozenset[str] = frozenset()
         self.served: dict[str, str] = {}
         self.timeouts = Timeouts()

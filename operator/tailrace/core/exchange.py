@@ -28,7 +28,7 @@ status in ``DECLINES``; a step that comes of it ends the attempt, too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -291,7 +291,7 @@ class Exchange:
         return self._try(now)
 
     def _try(self, now: float) -> Forward | Wait | Refuse:
-        request = replace(self._request, avoid=self._avoid) if self._tries else self._request
+        request = self._request._replace(avoid=self._avoid) if self._tries else self._request
         answer = self._attempts.acquire(request, now)
         if isinstance(answer, Refusal) and answer.code is RefusalCode.SATURATED and request.patient:
             return self._queue(request, now)

@@ -32,7 +32,9 @@ class Leases:
 
     def expired(self, now: float) -> list[str]:
         """Return the ids whose lease has ended by now, and forget them."""
-        ended = []
+        ended: list[str] = []
+        if not self._heap or self._heap[0][0] > now:
+            return ended  # asked at every pick
         while (first := self._first()) is not None and first[0] <= now:
             heappop(self._heap)
             del self._ends[first[1]]

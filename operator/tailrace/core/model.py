@@ -61,6 +61,9 @@ class Outcome(Enum):
     CUT = "cut"
     EXPIRED = "expired"
 
+    # An end is counted for each request, and the hash of an enum is computed from its name, in Python.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
@@ -331,8 +334,7 @@ class Usage:
     cached_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What the pick needs to know of a request.
 
     ``tokens`` is the estimate of prompt and output; ``namespace`` narrows an ambiguous name; ``avoid`` are uids that

@@ -15,7 +15,7 @@ from tailrace.core.meter import UNMETERED, Meter, Notes
 from tailrace.core.model import EndpointState, PoolSettings, Request
 from tailrace.core.nearness import has_room
 from tailrace.core.policy import Policy
-from tailrace.core.sources.base import ANY
+from tailrace.core.sources.base import ANY, Source
 from tailrace.core.strategies import strategy_named
 
 REFUSALS_BEFORE_SCAN = 64
@@ -46,6 +46,10 @@ class Group:
     def of(self, *, long: bool) -> tuple[Candidates, ...]:
         """Return the candidates among which an endpoint is, that has memory for long prompts or has not."""
         return (self.any, self.long) if long else (self.any,)
+
+    def sources_of(self, *, long: bool) -> tuple[Source, ...]:
+        """Return the sources of these candidates: one object for all endpoints, so that a pick finds it near."""
+        return self.sources if long else self.any.sources
 
     def to_pick_from(self, *, long: bool) -> Candidates:
         """Return the candidates for a long prompt, or for any other."""
@@ -97,7 +101,7 @@ class Pool:
             self._counting = self._usual.counting + self._backup.counting
         self.endpoints[endpoint.uid] = endpoint
         endpoint.pools.append(self)
-        endpoint.sources += tuple(source for each in self._of(endpoint) for source in each.sources)
+        endpoint.sources += self._group(endpoint).sources_of(long=self._takes_long(endpoint))
         self.heard(endpoint)
         self.moved(endpoint)
         endpoint.refresh()
@@ -235,8 +239,13 @@ class Pool:
         return min(MAX_RETRY_AFTER, max(1, ceil(seconds)))
 
     def _of(self, endpoint: Endpoint) -> tuple[Candidates, ...]:
-        group = self._backup if endpoint.backup and self._backup is not None else self._usual
-        return group.of(long=endpoint.gpu_memory_gb >= self.settings.long_prompt_min_gpu_memory_gb)
+        return self._group(endpoint).of(long=self._takes_long(endpoint))
+
+    def _group(self, endpoint: Endpoint) -> Group:
+        return self._backup if endpoint.backup and self._backup is not None else self._usual
+
+    def _takes_long(self, endpoint: Endpoint) -> bool:
+        return endpoint.gpu_memory_gb >= self.settings.long_prompt_min_gpu_memory_gb
 
     def _waits(self, tokens: int, adapter: str | None, avoid: frozenset[str], request: Request) -> bool:
         """Whether a request got none though an endpoint is available: a hard session's, or one that had better wait."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
@@ -106,7 +105,7 @@ class Queue:
         target = self._resolve(waiting.request)
         if isinstance(target, Refusal):
             return target
-        request = replace(waiting.request, patient=False)
+        request = waiting.request._replace(patient=False)
         return self._pick(target, request, now) or waited_out(target, request, self.count(target.pool_key), now)
 
     def dismiss(self) -> None:

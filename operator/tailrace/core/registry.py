@@ -87,7 +87,8 @@ class Registry:
         if namespace is not None:
             found = {namespace: found[namespace]} if namespace in found else {}
         if len(found) == 1:
-            return next(iter(found.values()))
+            (only,) = found.values()
+            return only
         if not found:
             where = f" in namespace {_shown(namespace)}" if namespace is not None else ""
             return Refusal(RefusalCode.UNKNOWN_MODEL, f"no InferenceServer serves the model {_shown(name)}{where}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from random import Random
@@ -68,7 +68,7 @@ class Router:
         self.member = member
         self.booted_at = booted_at
         self.revision = 0
-        self.outcomes: Counter[Outcome] = Counter()
+        self.outcomes = dict.fromkeys(Outcome, 0)
         self.on_change: Callable[[], None] = lambda: None
         self._registry = Registry(rng, booted_at)
         self._ledger = Ledger()

@@ -43,5 +43,5 @@ class PickDoor:
         asked = self._asker.asked(request, await self._bodies.document(request), leased=False)
         session = request.query.get("session")
         if session and asked.traits is not None:
-            asked = replace(asked, traits=replace(asked.traits, session=session_of(session)))
+            asked = asked._replace(traits=replace(asked.traits, session=session_of(session)))
         return web.json_response(explanation_view(asked, self._router.explain(asked, self._clock())))

@@ -14,33 +14,44 @@ from tailrace.core.sources.places import PLACE_BITS, Places
 
 _PLACE = (1 << PLACE_BITS) - 1
 _SLACK = 8
+_MOST_AHEAD = 8
+"""More are found faster by the heap than by going through them."""
 
 
 class _Member:
-    """An endpoint, its place among equals, and the one entry of the heap that counts while it is ``inside``."""
+    """An endpoint, its place among equals, and the one entry of the heap that counts while it is ``inside``.
 
-    __slots__ = ("endpoint", "entry", "inside", "place", "tie")
+    While it is ``ahead`` it comes before that entry: at ``order``, or later if its load has grown since.
+    """
+
+    __slots__ = ("ahead", "endpoint", "entry", "inside", "order", "place", "tie")
 
     def __init__(self, endpoint: Endpoint, tie: int) -> None:
-        self.endpoint = endpoint
-        self.tie = tie
         self.place = 0
         self.entry = 0
+        self.order = 0
         self.inside = False
+        self.ahead = False
+        self.endpoint = endpoint
+        self.tie = tie
 
 
 class LeastSource(Source):
     """A lazy heap of what ``order`` says: a key, then the endpoint's place among equals, as one small number.
 
-    Each endpoint has one entry that counts, never above its present order. An order that grew is mended when its entry
-    surfaces; one that fell gets a new entry at the next look, and the old one is dropped when it surfaces. Costs
-    O(1) an update and O(log n) a look, amortised; the heap is rebuilt when it holds twice the members, because whoever
-    reads further than the first passes them all. A member keeps its place until it is forgotten.
+    Each endpoint has one entry in the heap that counts. Where its order grew, the entry is mended when it surfaces.
+    Those whose order fell below their entry are kept ahead of the heap, in a short row: the next requests are likely to
+    be theirs, and then their entries are right again and the heap was not touched. The last of too many goes back: it
+    gets a new entry, and the old one is dropped when it surfaces.
+
+    Costs O(1) an update and O(log n) a look, amortised; the heap is rebuilt when it holds twice the members, because
+    whoever reads further than the first passes them all. A member keeps its place until it is forgotten.
     """
 
     def __init__(self, order: Order) -> None:
         self._order = order
         self._heap: list[int] = []
+        self._ahead: list[_Member] = []
         self._members: dict[Endpoint, _Member] = {}
         self._inside: dict[int, _Member] = {}
         self._places = Places()
@@ -57,6 +68,9 @@ class LeastSource(Source):
         if member is not None and member.inside:
             member.inside = False
             del self._inside[member.place]
+            if member.ahead:
+                member.ahead = False
+                self._ahead.remove(member)
 
     def forget(self, endpoint: Endpoint) -> None:
         """Leave the endpoint out, and free its place."""
@@ -71,38 +85,39 @@ class LeastSource(Source):
 
     def best(self) -> Endpoint | None:
         """Return the endpoint that is first in order."""
-        if self._fell:
-            self._enter()
-        heap, inside, order = self._heap, self._inside, self._order
+        sure = self._enter() if self._fell else None
+        heap, ahead = self._heap, self._ahead
         while heap:
-            entry = heap[0]
-            member = inside.get(entry & _PLACE)
-            if member is None or member.entry != entry:
-                heappop(heap)
+            if not ahead or heap[0] < ahead[-1].order:
+                found = self._first_of_heap()
+                if found is not None:
+                    return found
                 continue
-            endpoint = member.endpoint
-            present = (order.key(endpoint) << PLACE_BITS) | member.place
-            if present == entry:
-                return endpoint
-            member.entry = present
-            heapreplace(heap, present)
+            member = ahead[-1]
+            if member is sure or self._present(member) == member.order:
+                return member.endpoint
+            self._mend(member)
         return None
 
     def offer(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:  # noqa: ARG002 - the same for all
-        """Yield endpoints in order, leaving the heap as it is."""
+        """Yield endpoints in order, leaving heap and row as they are."""
         if self._fell:
             self._enter()
-        inside = self._inside
+        inside, ahead = self._inside, list(self._ahead)
         seen: set[int] = set()
         present: list[int] = []
         for entry in in_order(self._heap):
+            while ahead and ahead[-1].order < entry:
+                member = ahead.pop()
+                seen.add(member.place)
+                heappush(present, self._present(member))
             while present and present[0] < entry:
                 yield inside[heappop(present) & _PLACE].endpoint
             place = entry & _PLACE
-            member = inside.get(place)
-            if member is not None and member.entry == entry and place not in seen:
+            surfaced = inside.get(place)
+            if surfaced is not None and surfaced.entry == entry and place not in seen:
                 seen.add(place)
-                heappush(present, self._entry(member))
+                heappush(present, self._present(surfaced))
         while present:
             yield inside[heappop(present) & _PLACE].endpoint
 
@@ -117,29 +132,78 @@ class LeastSource(Source):
     def took(self, endpoint: Endpoint) -> None:
         """Nothing to note: the load itself makes the order."""
 
-    def _enter(self) -> None:
-        """Enter what fell since the last look."""
-        if len(self._fell) > len(self._members):
-            self._join_all()
-        heap, members, order = self._heap, self._members, self._order
+    def _enter(self) -> _Member | None:
+        """Take in what fell since the last look; return the last one that went ahead: its order is the present one."""
+        members, order, sure = self._members, self._order, None
         for endpoint in self._fell:
             member = members.get(endpoint)
             if member is None:
                 member = self._join(endpoint)
-            entry = (order.key(endpoint) << PLACE_BITS) | member.place
+            present = (order.key(endpoint) << PLACE_BITS) | member.place
             if not member.inside:
                 member.inside = True
                 self._inside[member.place] = member
-            elif member.entry <= entry:
-                continue
-            member.entry = entry
-            heappush(heap, entry)
+                self._push(member, present)
+            elif present < member.entry:
+                self._go_ahead(member, present)
+                sure = member
         self._fell.clear()
-        if len(heap) > 2 * len(members) + _SLACK:
+        return sure
+
+    def _go_ahead(self, member: _Member, present: int) -> None:
+        """Put a member that comes before its entry into the row, the first one last."""
+        ahead = self._ahead
+        if member.ahead:
+            ahead.remove(member)
+        member.ahead = True
+        member.order = present
+        at = len(ahead)
+        while at and ahead[at - 1].order < present:
+            at -= 1
+        ahead.insert(at, member)
+        if len(ahead) > _MOST_AHEAD:
+            self._go_back(ahead.pop(0))
+
+    def _go_back(self, member: _Member) -> None:
+        """Have a member that was taken out of the row come when its entry surfaces, a new one if need be."""
+        member.ahead = False
+        present = self._present(member)
+        if present < member.entry:
+            self._push(member, present)
+
+    def _mend(self, member: _Member) -> None:
+        """Take the first one out of the row, because its order grew; put it in again if its entry is later still."""
+        self._ahead.pop()
+        member.ahead = False
+        present = self._present(member)
+        if present < member.entry:
+            self._go_ahead(member, present)
+
+    def _first_of_heap(self) -> Endpoint | None:
+        """Return the endpoint of the first entry; None: the entry did not say what is, and was mended."""
+        entry = self._heap[0]
+        member = self._inside.get(entry & _PLACE)
+        if member is None or member.entry != entry:
+            heappop(self._heap)
+            return None
+        present = self._present(member)
+        if present == entry:
+            return member.endpoint
+        member.entry = present
+        heapreplace(self._heap, present)
+        return None
+
+    def _push(self, member: _Member, entry: int) -> None:
+        member.entry = entry
+        heappush(self._heap, entry)
+        if len(self._heap) > 2 * len(self._members) + _SLACK:
             self._rebuild()
 
     def _join(self, endpoint: Endpoint) -> _Member:
-        """Give a newcomer its place."""
+        """Give a newcomer its place, and all others theirs if they are many."""
+        if len(self._fell) > len(self._members):
+            self._join_all()
+            return self._members[endpoint]
         member = self._members[endpoint] = _Member(endpoint, self._order.tie(endpoint))
         place = self._places.enter(member.tie)
         if place is None:
@@ -159,7 +223,9 @@ class LeastSource(Source):
         places = self._places.spread(each.tie for each in newcomers)
         for member in self._members.values():
             member.place = places[member.tie]
-            member.entry = self._entry(member)
+            member.entry = self._present(member)
+            member.ahead = False
+        self._ahead.clear()
         self._inside = {member.place: member for member in self._members.values() if member.inside}
         self._rebuild()
 
@@ -167,5 +233,5 @@ class LeastSource(Source):
         self._heap[:] = [member.entry for member in self._inside.values()]
         heapify(self._heap)
 
-    def _entry(self, member: _Member) -> int:
+    def _present(self, member: _Member) -> int:
         return (self._order.key(member.endpoint) << PLACE_BITS) | member.place
