@@ -94,9 +94,12 @@ class LeastSource(Source):
                     return found
                 continue
             member = ahead[-1]
-            if member is sure or self._present(member) == member.order:
+            if member is sure:
                 return member.endpoint
-            self._mend(member)
+            present = (self._order.key(member.endpoint) << PLACE_BITS) | member.place
+            if present == member.order:
+                return member.endpoint
+            self._mend(member, present)
         return None
 
     def offer(self, request: Request = ANY, now: float = 0.0) -> Iterator[Endpoint]:  # noqa: ARG002 - the same for all
@@ -171,11 +174,10 @@ class LeastSource(Source):
         if present < member.entry:
             self._push(member, present)
 
-    def _mend(self, member: _Member) -> None:
+    def _mend(self, member: _Member, present: int) -> None:
         """Take the first one out of the row, because its order grew; put it in again if its entry is later still."""
         self._ahead.pop()
         member.ahead = False
-        present = self._present(member)
         if present < member.entry:
             self._go_ahead(member, present)
 
