@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,21 @@ def test_status_without_a_router_there_says_so() -> None:
     assert code == 2
     assert "cannot read http://127.0.0.1:1/endpoints" in output
     assert "is a router's admin port there?" in output
+
+
+def test_status_of_a_router_says_who_waits_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"uid": "u", "server": server, "state": "ready"} for server in ("shop/one", "team/one")]
+    page = {"endpoints": rows, "waiting": {"shop/llama": 1, "team/qwen": 3}}
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: BytesIO(json.dumps(page).encode()))
+    _, output = invoke("status", "--admin", "router:9090")
+    assert output.splitlines()[3:] == [
+        "waiting for a slot of shop/llama: 1 request",
+        "waiting for a slot of team/qwen: 3 requests",
+    ]
+    _, output = invoke("status", "-n", "shop", "--admin", "router:9090")
+    assert output.splitlines()[2:] == ["waiting for a slot of shop/llama: 1 request"]
+    _, output = invoke("status", "--json", "--admin", "router:9090")
+    assert json.loads(output) == rows
 
 
 @pytest.mark.parametrize("asking", [["status", "-n", "shop"], ["explain", "llama"]], ids=lambda words: words[0])

@@ -225,8 +225,8 @@ class Session(Part):
     )
     mode: SessionMode = Field(
         default=SessionMode.SOFT,
-        description="While the session's endpoint is full, Soft sends its requests elsewhere and Hard refuses them "
-        "with 429. Either lets go of an endpoint that drains or is not ready.",
+        description="While the session's endpoint is full, Soft sends its requests elsewhere and Hard has them wait "
+        "for it (spec.queue). Either lets go of an endpoint that drains or is not ready.",
     )
     ttl_seconds: Seconds = Field(
         default=3600, description="Seconds after its last request for which a session is remembered."
@@ -345,7 +345,8 @@ class Queue(Part):
         default=1000,
         ge=0,
         le=100_000,
-        description="Requests that may wait for a slot at each router; one more is answered 429. 0: none waits.",
+        description="Requests that may wait for a slot at each router; one more is answered 429, unless it was sent "
+        "to an endpoint that failed. 0: none waits.",
     )
     max_wait_seconds: Seconds = Field(
         default=30, description="Seconds after which a request that got no slot is answered 429."

@@ -15,6 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tailrace.words import counted
+
 TIMEOUT_SECONDS = 5
 HEADERS = {
     "gpuMemoryGB": "GPU GB",
@@ -48,24 +50,31 @@ def status(
 
     Exit codes: 0 shown, 2 the router or the cluster could not be reached.
     """
-    rows = _from_router(admin, namespace) if admin else _from_cluster(kubeconfig, namespace)
+    rows, notes = _from_router(admin, namespace) if admin else (_from_cluster(kubeconfig, namespace), [])
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     elif not rows:
         typer.echo("nothing is served here yet: apply an InferenceServer")
     else:
-        typer.echo("\n".join(_table(rows, _terminal_width())))
+        typer.echo("\n".join([*_table(rows, _terminal_width()), *notes]))
 
 
-def _from_router(admin: str, namespace: str | None) -> list[Row]:
+def _from_router(admin: str, namespace: str | None) -> tuple[list[Row], list[str]]:
+    """Return the endpoints, and what else is to be said: how many requests wait in which queue."""
     url = (admin if "://" in admin else f"http://{admin}").rstrip("/") + "/endpoints"
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 - the user's own address
-            rows: list[Row] = json.load(answer)["endpoints"]
-            return [row for row in rows if namespace is None or row["server"].startswith(f"{namespace}/")]
-    except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
+            document = json.load(answer)
+        rows = [row for row in document["endpoints"] if _is_in(namespace, row["server"])]
+        waiting = [(pool, count) for pool, count in document["waiting"].items() if _is_in(namespace, pool)]
+        return rows, [f"waiting for a slot of {shown(pool)}: {counted(count, 'request')}" for pool, count in waiting]
+    except (OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError) as error:
         typer.echo(f"cannot read {url}: {error}; is a router's admin port there?", err=True)
         raise typer.Exit(2) from error
+
+
+def _is_in(namespace: str | None, name: str) -> bool:
+    return namespace is None or name.startswith(f"{namespace}/")
 
 
 def _from_cluster(kubeconfig: Path | None, namespace: str | None) -> list[Row]:

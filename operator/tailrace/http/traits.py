@@ -126,7 +126,7 @@ def _pieces(value: object, depth: int, most: int, picture_bytes: int, left: Iter
 
 def _elements(value: list[object], depth: int, most: int, picture_bytes: int, left: Iterator[int]) -> Iterator[bytes]:
     """Yield the pieces of a list; one of numbers, which is a prompt in tokens, is one piece."""
-    numbers = value[: most // 2]
+    numbers = value[: most // 2]  # each takes two bytes at least
     if all(isinstance(number, int) for number in numbers):
         yield b"".join([b" %d" % number for number in cast("list[int]", numbers)])
         return
