@@ -29,7 +29,7 @@ SMALL_TOKENS = 256
 """An endpoint at rest takes longer over a prompt up to here for reasons that are not its speed."""
 TOLERANCE_BLOCKS = 1
 """Engines cache whole blocks of their own size, and never the last token."""
-LOAD_SECONDS = 1.0
+LOAD_SECONDS = 0.5
 """What an endpoint that is full counts behind one that is idle, and less by its load ratio: what is in flight takes
 memory and a part of every step. Where nothing else is known, this alone decides, and the least load ratio wins."""
 UNCACHED_WEIGHT = 1.5
