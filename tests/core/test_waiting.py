@@ -23,6 +23,7 @@ from tailrace.core.model import (
     ServerSeen,
     ServerSpec,
     Snapshot,
+    Standing,
     Traits,
 )
 from tailrace.core.prefill import BACKLOG_SECONDS
@@ -325,6 +326,19 @@ def test_a_pick_is_explained_with_who_waits_before_it() -> None:
     assert (told.waiting, told.would_wait) == (1, True)
 
 
+def test_a_pick_is_explained_as_none_while_others_wait_for_the_same_and_with_the_queue_when_it_is_full() -> None:
+    desk, _ = busy(queued(TTFT, size=2))
+    impatient = Request(MODEL)
+    assert desk.of.explain(impatient, NOW).candidates[0].standing is Standing.PICKED
+    for name in "ab":
+        assert desk.of.explain(impatient, NOW).would_wait
+        desk.line_up(name)
+        told = desk.of.explain(impatient, NOW)
+        assert told.refusal == refusal(desk.of, NOW)
+        assert {each.standing for each in told.candidates} == {Standing.COMPARED}
+    assert not told.would_wait
+
+
 def test_a_pick_is_explained_without_a_queue() -> None:
     desk, held = full(spec=queued(size=0))
     assert not desk.of.explain(Request(MODEL), NOW).would_wait
@@ -477,8 +491,10 @@ class Play:
         left = self.lined_up[len(served) :]
         assert self.desk.of.waiting() == ({f"ns/{MODEL}": len(left)} if left else {})
         if left:
-            found = self.desk.of.explain(self.desk.waits[left[0]].request, self.now)
-            assert found.would_wait, "a slot is free, and somebody waits"
+            request = self.desk.waits[left[0]].request
+            (_, _, pool), *_ = self.desk.of._registry.pools()
+            found = pool.foresee(request.tokens, None, request.avoid, request, self.now).compared
+            assert not found or pool.holds(found, self.now), "a slot is free, and somebody waits"
         assert all(each.in_flight <= 2 for each in self.desk.of.status().endpoints)
 
     def _held(self) -> list[str]:

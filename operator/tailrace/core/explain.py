@@ -42,12 +42,11 @@ def explain(
     *,
     specs: Mapping[str, EndpointSpec],
     now: float,
-    waiting: int = 0,
-    behind: bool = False,
+    waiting: int,
 ) -> Explanation:
     """Return in values what a pick would make of the request now; ``refusal`` is why it would pick nobody.
 
-    So many are ``waiting`` in the pool; ``behind``: also in the line that the request would stand in.
+    So many are ``waiting`` in the pool.
     """
     pool = target.pool
     able = {*foreseen.compared, *foreseen.others}
@@ -67,7 +66,8 @@ def explain(
             unreached=endpoint.unreached,
         )
 
-    candidates = [candidate(endpoint, Standing.PICKED) for endpoint in foreseen.compared[:1]]
+    first = Standing.PICKED if refusal is None else Standing.COMPARED
+    candidates = [candidate(endpoint, first) for endpoint in foreseen.compared[:1]]
     candidates += [candidate(endpoint, Standing.COMPARED) for endpoint in foreseen.compared[1:]]
     candidates += [candidate(endpoint, Standing.ABLE) for endpoint in foreseen.others]
     candidates += [
@@ -81,7 +81,7 @@ def explain(
         candidates=tuple(candidates),
         elsewhere=len(specs) - len(pool.endpoints),
         waiting=waiting,
-        would_wait=behind or _would_wait(pool, foreseen, refusal, now),
+        would_wait=waiting < pool.settings.queue_size and _would_wait(pool, foreseen, refusal, now),
     )
 
 

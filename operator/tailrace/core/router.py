@@ -244,17 +244,11 @@ class Router:
             return Explanation(target, elsewhere=len(self._registry.specs))
         self._expire(now)
         foreseen = target.pool.foresee(request.tokens, target.adapter, request.avoid, request, now)
+        waiting = self._queue.count(target.pool_key)
         why_not = None if foreseen.compared else refusal(target, request, now)
-        return explain(
-            target,
-            request,
-            foreseen,
-            why_not,
-            specs=self._registry.specs,
-            now=now,
-            waiting=self._queue.count(target.pool_key),
-            behind=self._queue.is_before(target, request),
-        )
+        if self._queue.is_before(target, request):
+            why_not = behind(target, request, waiting, now)
+        return explain(target, request, foreseen, why_not, specs=self._registry.specs, now=now, waiting=waiting)
 
     def _resolve(self, request: Request) -> Target | Refusal:
         """Return where the request leads, or why this replica takes no such request."""
