@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from tests.core.world import BOOT, MODEL, OTHER, pick, pod, refusal, refused, router, see, server, status
 
+from tailrace.core.meter import Notes, Work
 from tailrace.core.model import (
     EndpointGone,
     ModelSpec,
     Outcome,
     Pick,
+    Reading,
     Refusal,
     RefusalCode,
     Request,
@@ -434,6 +436,62 @@ def test_a_backup_is_not_used_while_others_only_have_enough_to_do() -> None:
     see(desk.of, NOW, replace(pod("spare"), backup=True))
     desk.line_up("a")
     assert desk.served == []
+
+
+def test_an_endpoint_that_is_late_by_itself_is_not_given_one_request_after_the_other() -> None:
+    """First bytes come after three seconds, however much is asked for: that is no backlog."""
+    desk = Desk(router(pod("p0", capacity=64), servers=(queued(TTFT, size=1000),)))
+    due: list[tuple[float, Pick]] = []
+    for step in range(200):
+        now = NOW + 0.25 * step
+        while due and due[0][0] <= now:
+            pick_of = due.pop(0)[1]
+            desk.of.first_byte(pick_of.attempt, now)
+            desk.of.release(pick_of.attempt, Outcome.COMPLETED, now)
+        desk.of.tick(now)
+        asked = asks(traits=Traits(1000, streams=True))
+        got = desk.of.acquire(asked, now)
+        if isinstance(got, Pick):
+            desk.answers.append(("", got))
+        else:
+            desk.of.wait(asked, now, desk.noting(""))
+        due += [(now + 3.0, each) for _, each in desk.answers if isinstance(each, Pick)]
+        desk.answers.clear()
+        assert desk.of.waiting().get(f"ns/{MODEL}", 0) <= 16, "nobody waits for long"
+
+
+def test_prompts_that_an_engine_never_answers_hold_up_nobody_for_long() -> None:
+    desk, _ = busy()
+    see(desk.of, NOW, pod("p0", capacity=8, version=2, ready=False))
+    prompts(desk.of, 10 * backlog(desk.of), 3)
+    desk.line_up("a")
+    desk.of.tick(NOW + 7)
+    assert desk.served == []
+    desk.of.tick(NOW + 9)
+    assert desk.served == ["a"]
+
+
+def test_nobody_waits_while_an_endpoint_is_idle_that_was_not_compared() -> None:
+    pods = [replace(pod(f"p{n}", capacity=8), gpu_tflops=100 * 2 ** (n // 4)) for n in range(20)]
+    of = router(*pods, servers=(queued(TTFT),))
+    learnt(of)
+    for endpoint in list(of._registry.endpoints.values())[:19]:
+        endpoint.meter.wait(Work(endpoint, Notes(), Request(MODEL), NOW), 10_000_000)
+        endpoint.refresh()
+    got = of.acquire(asks(traits=Traits(100, streams=True)), NOW)
+    assert isinstance(got, Pick)
+    assert got.uid == "p19"
+
+
+def test_nobody_waits_for_an_adapter_to_be_free_where_another_endpoint_is_idle() -> None:
+    of = router(pod("p0", capacity=8), pod("p1", capacity=8), servers=(queued(TTFT),))
+    learnt(of)
+    of.engine_told("p0", Reading(adapters=frozenset({"lora"})), NOW)
+    first = of.acquire(Request("lora", 1, traits=Traits(2 * backlog(of), streams=True)), NOW)
+    assert isinstance(first, Pick)
+    then = of.acquire(asks(model="lora", traits=Traits(100, streams=True)), NOW)
+    assert isinstance(then, Pick)
+    assert (first.uid, then.uid) == ("p0", "p1")
 
 
 # The rule that everything else serves

@@ -88,7 +88,7 @@ def explain(
 def _would_wait(pool: Pool, foreseen: Foreseen, refusal: Refusal | None, now: float) -> bool:
     if refusal is not None:
         return pool.settings.queue_size > 0 and refusal.code is RefusalCode.SATURATED
-    return pool.holds(foreseen.compared, now)
+    return pool.holds(foreseen.compared, now) and all(each.meter.pending for each in foreseen.others)
 
 
 def _against(

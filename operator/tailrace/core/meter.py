@@ -7,6 +7,7 @@ whichever pool a request came through; what is learnt of a model's requests belo
 from __future__ import annotations
 
 from collections import OrderedDict
+from math import inf
 from typing import TYPE_CHECKING
 
 from tailrace.core.learn import Mean, Quantile, Ratio, Speed
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tailrace.core.endpoint import Endpoint
 
 SMOOTHING = 0.1
+ALONE_SMOOTHING = 0.3
 KEEP = 0.95
 """A ratio remembers about twenty requests."""
 PRIOR_TOKENS = 2_000.0
@@ -34,13 +36,15 @@ class Meter:
 
     ``mean`` and ``p95`` are the seconds that whole requests took; ``slowness`` is how long they took against what the
     pool expects of such requests, as last seen: 2 is half as fast. ``pending`` are prompt tokens whose first byte has
-    not come; ``prefill`` is their speed, and ``began_at`` when the last first byte came.
+    not come; ``prefill`` is their speed, and ``began_at`` when the last first byte came. ``alone`` is the mean time to
+    the first byte of prompts that found none pending.
     """
 
     __slots__ = (
         "_prompts",
         "_seen_at",
         "_turned_at",
+        "alone",
         "began_at",
         "mean",
         "p95",
@@ -59,6 +63,7 @@ class Meter:
         self.slowness = Ratio(KEEP)
         self.pending = 0
         self.prefill = Speed()
+        self.alone = Mean(ALONE_SMOOTHING)
         self.began_at = 0.0
         self._seen_at = 0.0
         self._prompts: OrderedDict[Work, int] = OrderedDict()
@@ -77,6 +82,11 @@ class Meter:
         if seen or work is next(iter(self._prompts)):
             self._turned_at = max(self._turned_at, now)
         self.pending -= self._prompts.pop(work)
+
+    def is_late(self, now: float) -> bool:
+        """Whether the oldest pending prompt should have been read long ago."""
+        oldest = next(iter(self._prompts), None)
+        return oldest is not None and now > oldest.late_at
 
     def left(self, speed: float, now: float) -> float:
         """Return the pending tokens without those that should have been read by now of the prompt whose turn it is."""
@@ -114,15 +124,19 @@ UNMETERED: Meter = _Unmetered()
 
 
 class Work:
-    """What one attempt asks of its endpoint, booked there until ``end``."""
+    """What one attempt asks of its endpoint, booked there until ``end``.
 
-    __slots__ = ("endpoint", "notes", "opened_at", "output", "prompt", "request", "seconds")
+    ``late_at``: when its first byte is so late that what was believed of its endpoint is not true.
+    """
+
+    __slots__ = ("endpoint", "late_at", "notes", "opened_at", "output", "prompt", "request", "seconds")
 
     def __init__(self, endpoint: Endpoint, notes: Notes, request: Request, opened_at: float) -> None:
         self.endpoint = endpoint
         self.notes = notes
         self.request = request
         self.opened_at = opened_at
+        self.late_at = inf
         self.prompt, self.output = notes.lengths.of(request)
         self.seconds = notes.predict(self.prompt, self.output)
         endpoint.meter.tokens += self.prompt + self.output

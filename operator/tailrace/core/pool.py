@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from heapq import nsmallest
-from math import ceil
+from math import ceil, inf
 from random import Random
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ from tailrace.core.sources.base import ANY, Source
 from tailrace.core.strategies import strategy_named
 
 REFUSALS_BEFORE_SCAN = 64
+LOOK_SECONDS = 0.00001
+"""So long for each endpoint nobody looks for an idle one again, when there was none."""
 SMOOTHING = 0.1
 MAX_RETRY_AFTER = 60
 LEAST_SECONDS = 0.001
@@ -88,6 +90,7 @@ class Pool:
         self._any, self._long = self._usual.any, self._usual.long
         self._counting = self._usual.counting
         self._loaded = Loaded()
+        self._looked_at = -inf
         self._score = self.policy.score
         self._may_hold = self.policy.holds is not None and settings.queue_size > 0
         self._same_for_all = self._score is None and not self.policy.sees_request
@@ -258,11 +261,24 @@ class Pool:
     ) -> Endpoint | None:
         found = self._to_compare(candidates, adapter, avoid, request, now)
         if request.patient and found and self.holds(found, now):
-            return None
+            found = self._idle(candidates, adapter, avoid, request, now)
         if self._score is None or len(found) < 2:
             return found[0] if found else None
         # Sources may offer the same one, and a score costs more than to see that.
         return min(dict.fromkeys(found), key=self._score(request, now))
+
+    def _idle(
+        self, candidates: Candidates, adapter: str | None, avoid: frozenset[str], request: Request, now: float
+    ) -> list[Endpoint]:
+        """Return whom to compare when all that were drawn have enough to do: nobody waits while one is idle."""
+        if now < self._looked_at + LOOK_SECONDS * len(candidates.ready):
+            return []
+        self.scans += 1
+        able = _able(candidates, adapter, avoid, request.subset)
+        found = [endpoint for endpoint in able if not endpoint.meter.pending]
+        if not found:
+            self._looked_at = now
+        return self._best(candidates, found)
 
     def _to_compare(
         self,

@@ -38,6 +38,11 @@ that only looks at its own wait has a prompt computed anew a little too often, a
 BACKLOG_SECONDS = 2.0
 """An endpoint with so much of prompts before it needs no more for now: what waits at the router goes, later, to whoever
 is done first, and what waits in an engine goes nowhere else."""
+TOLERANCE = 1.25
+"""So many times as long as it takes over a prompt alone is no backlog either: an endpoint whose first byte is late for
+another reason than the prompts before it would be given one after the other."""
+LATE_TIMES = 2.0
+"""A first byte that takes so many times as long as it should shows that what is believed of the endpoint is not so."""
 LIKE = 1.2
 """Within this factor of what the endpoint should do, what is seen of its speed is taken for noise. A long prompt
 multiplies it: among endpoints that are alike it would decide more than the queues do."""
@@ -46,7 +51,7 @@ multiplies it: among endpoints that are alike it would decide more than the queu
 class PrefillWork(Work):
     """A prompt on its way: ``uncached`` tokens are pending at its endpoint until its first byte."""
 
-    __slots__ = ("believed", "due", "pending", "prefills", "uncached")
+    __slots__ = ("alone", "believed", "due", "pending", "prefills", "uncached")
 
     def __init__(self, endpoint: Endpoint, notes: Prefills, request: Request, opened_at: float) -> None:
         super().__init__(endpoint, notes, request, opened_at)
@@ -55,7 +60,9 @@ class PrefillWork(Work):
         self.uncached = _uncached(self.prompt, self.believed, request)
         self.pending = True
         self.due = inf
+        self.alone = not endpoint.meter.pending
         endpoint.meter.wait(self, self.uncached)
+        self.late_at = opened_at + LATE_TIMES * (notes.seconds_left(endpoint, opened_at) + BACKLOG_SECONDS)
 
     def began(self, now: float, *, ok: bool) -> None:
         """Learn the speed from the first byte of an answer that is streamed; an error took no computing."""
@@ -67,6 +74,8 @@ class PrefillWork(Work):
     def _learn(self, now: float) -> None:
         meter = self.endpoint.meter
         since = max(meter.began_at, self.opened_at)
+        if self.alone:
+            meter.alone.see(max(now - self.opened_at, 0.0))
         if since > self.opened_at or self.uncached >= SMALL_TOKENS:
             self.prefills.learn_speed(self.endpoint, self.uncached, max(now - since, 0.0), now)
         meter.began_at = now
@@ -123,6 +132,11 @@ class Prefills(Notes):
         seen = endpoint.meter.prefill.at(now, usual)
         return usual if usual < LIKE * seen and seen < LIKE * usual else seen
 
+    def seconds_left(self, endpoint: Endpoint, now: float) -> float:
+        """Return how long the endpoint should take over the prompts that are pending there."""
+        speed = self.speed(endpoint, now)
+        return endpoint.meter.left(speed, now) / speed
+
     def speed_class(self, endpoint: Endpoint) -> int:
         """Return the class of the endpoint's speed: one for all within the square root of two."""
         return round(CLASSES_PER_DOUBLING * log2(endpoint.meter.prefill.last(self._guess(endpoint))))
@@ -152,8 +166,7 @@ class Prefills(Notes):
 
     def _expect(self, work: PrefillWork, now: float) -> None:
         self._sequence += 1
-        speed = self.speed(work.endpoint, now)
-        work.due = now + work.endpoint.meter.left(speed, now) / speed
+        work.due = now + self.seconds_left(work.endpoint, now)
         heappush(self._silent, (work.due, self._sequence, work))
 
 
@@ -197,11 +210,14 @@ def score_first_token(notes: Prefills, ties: Ties, max_kv_usage: float, request:
 
 
 def has_backlog(notes: Prefills, endpoint: Endpoint, now: float) -> bool:
-    """Whether the endpoint is known to have prompts to compute for a while.
+    """Whether the endpoint has prompts to compute for a while.
 
-    Where its speed is a guess it is not: one that is too low would have requests wait before an engine at rest.
+    Nobody waits for what is only guessed: neither for an endpoint whose speed was never seen, nor for one that should
+    long have begun to answer the oldest prompt.
     """
-    if endpoint.meter.prefill.guessed:
+    meter = endpoint.meter
+    notes.tick(now)
+    if not meter.pending or meter.prefill.guessed or meter.is_late(now):
         return False
-    speed = notes.speed(endpoint, now)
-    return endpoint.meter.left(speed, now) > BACKLOG_SECONDS * speed
+    enough = max(BACKLOG_SECONDS, TOLERANCE * (meter.alone.value or 0.0))
+    return notes.seconds_left(endpoint, now) > enough
