@@ -14,6 +14,7 @@ from tests.core.world import BOOT, MODEL, OTHER, pick, pod, refusal, refused, ro
 from tailrace.core.meter import Notes, Work
 from tailrace.core.model import (
     EndpointGone,
+    EndpointSpec,
     ModelSpec,
     Outcome,
     Pick,
@@ -30,6 +31,7 @@ from tailrace.core.model import (
 )
 from tailrace.core.prefill import BACKLOG_SECONDS
 from tailrace.core.queue import Waiting
+from tailrace.core.registry import Target
 from tailrace.core.router import Router
 
 NOW = BOOT + 1
@@ -144,6 +146,60 @@ def test_hard_sessions_wait_for_their_endpoints_in_lines_of_their_own() -> None:
         desk.line_up(name, asks(traits=Traits(session=name)))
     of.release(held["b"].attempt, Outcome.COMPLETED, NOW)
     assert desk.served == ["b"], "a waits for another endpoint"
+
+
+def hard(*pods: EndpointSpec, size: int = 1000) -> Desk:
+    """Return a desk of hard sessions."""
+    spec = queued("SessionAffinity", size=size)
+    return Desk(router(*pods, servers=(replace(spec, pool=replace(spec.pool, hard_sessions=True)),)))
+
+
+def in_session(desk: Desk, name: str, now: float = NOW) -> Pick | Refusal:
+    return desk.of.acquire(asks(traits=Traits(session=name)), now)
+
+
+def test_a_free_slot_is_offered_to_no_session_that_waits_for_another_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = hard(pod("p0", capacity=200), pod("p1", capacity=200))
+    held = {str(n): in_session(desk, str(n)) for n in range(400)}
+    for name in held:
+        desk.line_up(name, asks(traits=Traits(session=name)))
+    looks: list[Request] = []
+    pick_of = desk.of._queue._pick
+
+    def noting(target: Target, request: Request, now: float) -> Pick | None:
+        looks.append(request)
+        return pick_of(target, request, now)
+
+    monkeypatch.setattr(desk.of._queue, "_pick", noting)
+    desk.of.tick(NOW)
+    assert looks == [], "nothing is free"
+    some = held["7"]
+    assert isinstance(some, Pick)
+    desk.of.release(some.attempt, Outcome.COMPLETED, NOW)
+    first = next(name for name, got in held.items() if isinstance(got, Pick) and got.uid == some.uid)
+    assert (desk.served, len(looks)) == ([first], 1)
+
+
+def test_a_hard_session_whose_endpoint_goes_is_served_elsewhere() -> None:
+    desk = hard(pod("p0", capacity=1), pod("p1", capacity=2))
+    first = in_session(desk, "a")
+    assert isinstance(first, Pick)
+    for n in range(4):
+        in_session(desk, f"more-{n}")
+    desk.line_up("a", asks(traits=Traits(session="a")))
+    see(desk.of, NOW, pod("new", capacity=2))
+    assert desk.served == []
+    see(desk.of, NOW, pod(first.uid, capacity=2, version=2, ready=False))
+    assert desk.served == ["a"]
+
+
+def test_a_hard_session_that_its_endpoint_failed_does_not_wait_for_that_endpoint() -> None:
+    desk = hard(pod("p0", capacity=1), pod("p1", capacity=1))
+    first = in_session(desk, "a")
+    assert isinstance(first, Pick)
+    then = desk.of.acquire(asks(traits=Traits(session="a"), avoid=frozenset({first.uid})), NOW)
+    assert isinstance(then, Pick)
+    assert then.uid != first.uid
 
 
 def test_who_was_sent_already_goes_before_who_was_not() -> None:
@@ -543,7 +599,9 @@ class Play:
         uid, ready = f"p{self.chance.randrange(3)}", self.chance.random() < 0.7
         see(self.desk.of, self.now, pod(uid, capacity=2, version=self.version, ready=ready))
 
-    def check(self) -> None:
+    def check(self, *, learns: bool) -> None:
+        if learns:
+            self.desk.of.tick(self.now)  # what is learnt of one endpoint may be news of another
         served = [name for name in self.desk.served if name]
         assert served == self.lined_up[: len(served)], "first come, first served, and once"
         left = self.lined_up[len(served) :]
@@ -582,4 +640,4 @@ def test_no_slot_stays_free_and_nobody_is_forgotten_whatever_happens(seed: int, 
         play.now += play.chance.choice([0.0, 0.01, 0.5])
         desk.of.tick(play.now)
         play.chance.choice(STEPS)(play)
-        play.check()
+        play.check(learns=strategy == TTFT)

@@ -18,6 +18,9 @@ Score = Callable[[Endpoint], int]
 Holding = Callable[[Endpoint, float], bool]
 """(endpoint, now) -> whether a request that may wait should rather wait than go there."""
 
+Homing = Callable[[Request, float], Endpoint | None]
+"""(request, now) -> the one endpoint that it may go to, None when it may go to several."""
+
 Scoring = Callable[[Request, float], Score]
 """(request, now) -> how its candidates compare."""
 
@@ -39,6 +42,7 @@ class Policy:
     endpoints to different requests. ``notes``: what is remembered, None for strategies that count requests only.
     ``figures``: what is made of engines' readings, None for strategies that want none. ``holds``: who has enough to do
     for now; a request that may wait does while that is so of all that were drawn. None: a free slot is good enough.
+    ``home``: where a request has to go and nowhere else; None: nobody has to.
     """
 
     draws: Callable[[], tuple[Draw, ...]]
@@ -47,6 +51,7 @@ class Policy:
     notes: Notes | None = None
     needs: Needs | None = None
     figures: Figures | None = None
+    home: Homing | None = None
     holds: Holding | None = None
 
 

@@ -227,6 +227,16 @@ class Pool:
         holds = self.policy.holds
         return self._may_hold and holds is not None and all(holds(each, now) for each in found)
 
+    def has_use(self, endpoints: Iterable[Endpoint], now: float) -> bool:
+        """Whether one of these has a slot for a request that may wait."""
+        return any(each.available and not self.holds((each,), now) for each in endpoints)
+
+    def home(self, request: Request, now: float) -> Endpoint | None:
+        """Return the one endpoint that may serve the request while it is ready, None when there are more."""
+        home = None if self.policy.home is None else self.policy.home(request, now)
+        ready = self._usual.to_pick_from(long=self.is_long(request.tokens)).ready
+        return home if home is not None and home.uid in ready else None
+
     def learn(self, seconds: float, now: float) -> None:
         """Learn from the end of a request how long one occupies its slot, and how often a slot is freed."""
         self._service_seconds += SMOOTHING * (seconds - self._service_seconds)

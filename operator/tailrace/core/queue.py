@@ -14,11 +14,12 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
-from tailrace.core.model import Pick, Refusal, Request
+from tailrace.core.endpoint import Endpoint
+from tailrace.core.model import EndpointState, Pick, Refusal, Request
 from tailrace.core.refusals import SHUTTING_DOWN, behind, refusal, waited_out
 from tailrace.core.registry import Target
 
@@ -42,23 +43,45 @@ class Kind(NamedTuple):
 class Waiting:
     """One request that waits, at most ``until``."""
 
-    __slots__ = ("answer", "kind", "number", "request", "until")
+    __slots__ = ("answer", "line", "number", "request", "until")
 
-    def __init__(self, request: Request, kind: Kind, until: float, answer: Answer, number: int) -> None:
+    def __init__(self, request: Request, line: Line, until: float, answer: Answer, number: int) -> None:
         self.request = request
-        self.kind = kind
+        self.line = line
         self.until = until
         self.answer = answer
         self.number = number
 
 
+class Place(NamedTuple):
+    """What lines wait for: any endpoint of a pool, or the one where a hard session is."""
+
+    pool: str
+    home: Endpoint | None
+
+
+class Line:
+    """Requests of one kind, by their numbers, in the order in which they came."""
+
+    __slots__ = ("kind", "place", "requests")
+
+    def __init__(self, kind: Kind, place: Place) -> None:
+        self.kind = kind
+        self.place = place
+        self.requests: OrderedDict[int, Waiting] = OrderedDict()
+
+
 class Queue:
-    """All lines of one router. Entering and leaving cost O(1), serving a pick for each line."""
+    """All lines of one router. Entering and leaving cost O(1), serving a pick for each line that a free slot is for.
+
+    Hard sessions have a line each, so there may be thousands. They are found by their endpoint.
+    """
 
     def __init__(self, resolve: Resolve, pick: PickFor) -> None:
         self._resolve = resolve
         self._pick = pick
-        self._lines: dict[Kind, OrderedDict[int, Waiting]] = {}
+        self._lines: dict[Kind, Line] = {}
+        self._places: dict[Place, dict[Kind, Line]] = {}
         self._of_pool: Counter[str] = Counter()
         self._last = 0
         self._dismissed = False
@@ -83,21 +106,36 @@ class Queue:
         if waiting >= settings.queue_size and not (request.is_retry and settings.queue_size):
             return behind(target, request, waiting, now) if waiting else refusal(target, request, now)
         self._last += 1
-        mine = Waiting(request, _kind(target, request), now + settings.queue_seconds, answer, self._last)
-        self._lines.setdefault(mine.kind, OrderedDict())[mine.number] = mine
-        self._of_pool[mine.kind.pool] += 1
+        line = self._line(target, request, now)
+        mine = line.requests[self._last] = Waiting(request, line, now + settings.queue_seconds, answer, self._last)
+        self._of_pool[target.pool_key] += 1
         return mine
+
+    def _line(self, target: Target, request: Request, now: float) -> Line:
+        """Return the line of such requests, a new one where nobody stands."""
+        kind = _kind(target, request)
+        line = self._lines.get(kind)
+        if line is None:
+            line = self._lines[kind] = Line(kind, Place(target.pool_key, target.pool.home(request, now)))
+            self._places.setdefault(line.place, {})[kind] = line
+        return line
 
     def leave(self, waiting: Waiting) -> None:
         """Take a request out; one that was answered already is left as it is."""
-        line = self._lines.get(waiting.kind)
-        if line is None or line.pop(waiting.number, None) is None:
+        line = waiting.line
+        if line.requests.pop(waiting.number, None) is None:
             return
-        if not line:
-            del self._lines[waiting.kind]
-        self._of_pool[waiting.kind.pool] -= 1
-        if not self._of_pool[waiting.kind.pool]:
-            del self._of_pool[waiting.kind.pool]
+        if not line.requests:
+            self._close(line)
+        self._of_pool[line.kind.pool] -= 1
+        if not self._of_pool[line.kind.pool]:
+            del self._of_pool[line.kind.pool]
+
+    def _close(self, line: Line) -> None:
+        del self._lines[line.kind]
+        del self._places[line.place][line.kind]
+        if not self._places[line.place]:
+            del self._places[line.place]
 
     def give_up(self, waiting: Waiting, now: float) -> Pick | Refusal:
         """End the wait of a request that was not answered: any free slot is good enough now."""
@@ -111,22 +149,42 @@ class Queue:
     def dismiss(self) -> None:
         """Refuse all who wait, and whoever would from now on."""
         self._dismissed = True
-        lines, self._lines = self._lines, {}
-        self._of_pool.clear()
-        for line in lines.values():
-            for waiting in line.values():
+        for line in list(self._lines.values()):
+            for waiting in list(line.requests.values()):
+                self.leave(waiting)
                 waiting.answer(SHUTTING_DOWN)
 
-    def serve(self, now: float) -> None:
-        """Give those whose turn it is an endpoint, as far as there are any."""
+    def serve(self, now: float, at: Endpoint | None = None) -> None:
+        """Give those whose turn it is an endpoint, as far as there are any; ``at``: only there is anything new."""
         if not self._lines:
             return
-        heads = [_in_turn(line) for line in self._lines.values()]
+        near = list(self._places) if at is None else _near(at)
+        heads = [_in_turn(line) for place in near for line in self._at(place, now, at)]
         heapify(heads)
+        full: set[Place] = set()
         while heads:
             *_, head = heappop(heads)
-            if self._serve(head, now) and head.kind in self._lines:
-                heappush(heads, _in_turn(self._lines[head.kind]))
+            line = head.line
+            if line.place in full:
+                continue
+            if not self._has_room(head, now, at):
+                full.add(line.place)
+            elif self._serve(head, now) and line.requests:
+                heappush(heads, _in_turn(line))
+
+    def _at(self, place: Place, now: float, at: Endpoint | None) -> Collection[Line]:
+        """Return the lines of a place, none when there is no use in a look at each."""
+        lines = self._places.get(place)
+        some = None if lines is None else _in_turn(next(iter(lines.values())))[-1]
+        return lines.values() if lines is not None and some is not None and self._has_room(some, now, at) else ()
+
+    def _has_room(self, head: Waiting, now: float, at: Endpoint | None) -> bool:
+        """Whether there may be an endpoint for those of the head's place, or nobody serves them any more."""
+        target = self._resolve(head.request)
+        if isinstance(target, Refusal):
+            return True
+        only = at or _ready(head.line.place.home)
+        return target.pool.has_use(target.pool.endpoints.values() if only is None else (only,), now)
 
     def _serve(self, head: Waiting, now: float) -> bool:
         """Answer the first of a line; return whether there was an answer."""
@@ -139,9 +197,19 @@ class Queue:
         return True
 
 
-def _in_turn(line: OrderedDict[int, Waiting]) -> tuple[bool, int, Waiting]:
+def _ready(home: Endpoint | None) -> Endpoint | None:
+    """Return where a session is, None when it may go elsewhere."""
+    return home if home is not None and home.state is EndpointState.READY else None
+
+
+def _near(endpoint: Endpoint) -> list[Place]:
+    """Return the places at which one endpoint serves."""
+    return [Place(pool, home) for pool in endpoint.served for home in (None, endpoint)]
+
+
+def _in_turn(line: Line) -> tuple[bool, int, Waiting]:
     """Return the first of a line, behind what says when it is served; numbers are never the same."""
-    number, head = next(iter(line.items()))
+    number, head = next(iter(line.requests.items()))
     return not head.request.is_retry, number, head
 
 

@@ -278,7 +278,7 @@ class Router:
             attempt.endpoint.unreached = 0
             if attempt.work is not None:
                 attempt.work.began(now, ok=ok)
-                self._queue.serve(now)
+                self._queue.serve(now, attempt.endpoint)
 
     def unreached(self, attempt_id: str) -> None:
         """Note that no connection to the attempt's endpoint could be made; its next answer ends the row."""
@@ -302,7 +302,7 @@ class Router:
             for pool in endpoint.pools:
                 pool.learn(took, now)
         self._end(attempt, outcome, now, usage)
-        self._queue.serve(now)
+        self._queue.serve(now, attempt.endpoint)
         return True
 
     def complete(self, attempt_id: str, outcome: Outcome, now: float, usage: Usage | None = None) -> Completion:

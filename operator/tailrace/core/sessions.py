@@ -29,12 +29,18 @@ class Sessions(Notes):
         found = self._at.get(session)
         return None if found is None or now >= found[1] else found[0]
 
+    def home(self, request: Request, now: float) -> Endpoint | None:
+        """Return where the request's session is, None when it is nowhere, or the request was there already."""
+        if request.traits is None or not request.traits.session:
+            return None
+        home = self.endpoint(request.traits.session, now)
+        ready = home is not None and home.state is EndpointState.READY and home.uid not in request.avoid
+        return home if ready else None
+
     def open(self, endpoint: Endpoint, request: Request, now: float) -> Work:
         """Book an attempt. Its session is at the endpoint from now on, unless that only stands in for a full one."""
         if request.traits is not None and request.traits.session:
-            home = self.endpoint(request.traits.session, now)
-            stays = home is not None and home.state is EndpointState.READY and home.uid not in request.avoid
-            self._note(request.traits.session, home if home is not None and stays else endpoint, now)
+            self._note(request.traits.session, self.home(request, now) or endpoint, now)
         return super().open(endpoint, request, now)
 
     def forget(self, endpoint: Endpoint) -> None:

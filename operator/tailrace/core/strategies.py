@@ -202,7 +202,8 @@ def _session_affinity(settings: PoolSettings, _: Random) -> Policy:
     sessions = Sessions(settings.session_ttl)
     draws = partial(_draw_sessions, sessions, settings)
     needs = Needs(session_header=settings.session_header)
-    return Policy(draws, sees_request=True, notes=sessions, needs=needs)
+    home = sessions.home if settings.hard_sessions else None
+    return Policy(draws, sees_request=True, notes=sessions, needs=needs, home=home)
 
 
 def _draw_sessions(sessions: Sessions, settings: PoolSettings) -> tuple[Draw, ...]:

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import ClassVar
 
 from tailrace.core.endpoint import Endpoint
-from tailrace.core.model import EndpointState, Request
+from tailrace.core.model import Request
 from tailrace.core.sessions import Sessions
 from tailrace.core.sources.base import ANY, Source
 from tailrace.core.sources.least import LeastSource
@@ -86,12 +86,8 @@ class SessionSource(Source):
 
     def _home(self, request: Request, now: float) -> Endpoint | None:
         """Return where the session is, if it could be served there, now or later."""
-        if request.traits is None or not request.traits.session:
-            return None
-        home = self._sessions.endpoint(request.traits.session, now)
-        if home is None or home not in self._members or home.state is not EndpointState.READY:
-            return None
-        return home
+        home = self._sessions.home(request, now)
+        return home if home in self._members else None
 
 
 def _key(request: Request) -> int | None:
