@@ -18,10 +18,11 @@ from tailrace.core.exchange import (
     Wait,
 )
 from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request, Timeouts, Usage
-from tailrace.core.queue import Answer, Kind, Waiting
+from tailrace.core.queue import Answer, Kind, Line, Place, Waiting
 from tailrace.core.router import Router
 
 NOW = BOOT + 1
+LINE = Line(Kind("ns/m", ""), Place("ns/m", None))
 RETRIED = [failure for failure in Failure if VERDICTS[failure].again is Again.OTHER]
 NOT_RETRIED = [failure for failure in Failure if VERDICTS[failure].again is Again.NOWHERE]
 
@@ -48,7 +49,7 @@ class Script:
     def wait(self, request: Request, now: float, answer: Answer) -> Waiting | Refusal:
         if self.full:
             return Refusal(RefusalCode.SATURATED, "the queue is full", 9)
-        self.waiting.append(Waiting(request, Kind("ns/m", ""), now + 30, answer, len(self.waiting)))
+        self.waiting.append(Waiting(request, LINE, now + 30, answer, len(self.waiting)))
         return self.waiting[-1]
 
     def leave(self, waiting: Waiting) -> None:
@@ -540,6 +541,20 @@ def test_time_up_asks_once_more() -> None:
     made, script, _ = waits("late")
     assert uid(made.waited(NOW + 30)) == "late"
     assert script.left == script.waiting
+
+
+def test_a_request_that_was_sent_already_waits_no_longer_than_its_whole_time() -> None:
+    script = Script(["a", RefusalCode.SATURATED, "never asked"])
+    made = Exchange(script, Request(MODEL, patient=True))
+    made.start(NOW)
+    total = Timeouts().total
+    assert made.failed(Failure.NO_RESPONSE, NOW + total - 10) == Wait(NOW + total)
+    step = made.waited(NOW + total)
+    assert isinstance(step, Fail)
+    assert (step.verdict.status, step.streaming) == (504, False)
+    assert script.left == script.waiting
+    made.client_gone(NOW + total)
+    assert script.told == [("a-1", Outcome.REROUTED)]
 
 
 def test_an_answer_that_comes_with_the_end_of_the_time_counts() -> None:

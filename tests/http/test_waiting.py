@@ -10,7 +10,7 @@ from tests.http.engine import JSON_ANSWER, Behaviour, ScriptedEngine, Turn, answ
 from tests.http.test_errors import PLAIN, error
 from tests.http.world import MODEL, World, endpoint, eventually, raw_request
 
-from tailrace.core.model import Pick, PoolSettings, Request, Timeouts
+from tailrace.core.model import Outcome, Pick, PoolSettings, Request, Timeouts
 
 POOL = "team/org/model"
 
@@ -179,6 +179,23 @@ async def test_a_replica_that_stops_answers_those_who_still_wait() -> None:
         assert (await first)[0] == 503
         status, answer, _ = await second
         assert (status, error(answer)["code"]) == (503, "rejected-shutting-down")
+
+
+async def test_a_replica_that_ends_in_the_moment_of_a_turn_answers_that_too() -> None:
+    async with World() as world:
+        await one_slot(world)
+        assert (await world.post(PLAIN))[0] == 200
+        lease = world.router.acquire(Request(MODEL, leased=True), world.clock())
+        assert isinstance(lease, Pick)
+        waits = asyncio.create_task(world.post(PLAIN))
+        await waiting(world, 1)
+        world.router.close()
+        world.router.release(lease.attempt, Outcome.COMPLETED, world.clock())
+        assert world.router.waiting() == {}
+        await world.proxy.close()
+        status, answer, _ = await waits
+        assert (status, error(answer)["code"]) == (503, "shutting_down")
+        assert world.router.in_flight() == 0
 
 
 async def test_bodies_that_wait_count_and_are_given_back() -> None:

@@ -224,6 +224,11 @@ def test_every_setting_of_a_strategy_reaches_the_pool() -> None:
     )
 
 
+def test_nobody_waits_for_longer_than_a_request_may_take() -> None:
+    made = model(queue={"maxWaitSeconds": 30}, timeouts={"totalSeconds": 10})
+    assert pool_settings(made).queue_seconds == 10
+
+
 def test_what_the_resource_leaves_out_is_what_the_core_does_by_itself() -> None:
     assert pool_settings(model()) == PoolSettings()
 

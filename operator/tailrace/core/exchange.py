@@ -15,7 +15,7 @@ Rules:
 6. When the router itself stops, what is in flight ends with an error of its own and is tried nowhere else: a request
    that its last moments sent to one endpoint after the other would be work for all of them and an answer for nobody.
 7. Where all that qualify are full, a patient request waits for its turn; also one that was sent already and has to go
-   elsewhere. Nothing is in flight for it meanwhile.
+   elsewhere, at most until its whole time is up. Nothing is in flight for it meanwhile.
 8. Every attempt is released exactly once, with the outcome that its door saw; it was re-routed only if there was
    another endpoint for it.
 
@@ -30,6 +30,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 from typing import Protocol
 
 from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request, Usage
@@ -176,6 +177,8 @@ class Exchange:
         self._on_answer = on_answer
         self._waiting: Waiting | None = None
         self._answer: Pick | Refusal | None = None
+        self._started_at = 0.0
+        self._deadline = inf
 
     @property
     def began(self) -> bool:
@@ -189,6 +192,7 @@ class Exchange:
 
     def start(self, now: float) -> Forward | Wait | Refuse:
         """Pick the first endpoint."""
+        self._started_at = now
         return self._try(now)
 
     def answered(self) -> Forward | Refuse:
@@ -198,9 +202,13 @@ class Exchange:
             raise RuntimeError("the request was not answered: wait until on_answer is called")
         return self._follow(answer)
 
-    def waited(self, now: float) -> Forward | Refuse:
+    def waited(self, now: float) -> Forward | Refuse | Fail:
         """Say what follows when the request has waited for as long as it may."""
         if self._answer is None and self._waiting is not None:
+            if self._deadline < self._waiting.until:
+                self._attempts.leave(self._waiting)
+                self._waiting = None
+                return Fail(VERDICTS[Failure.TOTAL], streaming=False)
             self._answer = self._attempts.give_up(self._waiting, now)
         return self.answered()
 
@@ -302,7 +310,7 @@ class Exchange:
         if isinstance(answer, Refusal):
             return Refuse(answer)
         self._waiting = answer
-        return Wait(answer.until)
+        return Wait(min(answer.until, self._deadline))
 
     def _answered(self, answer: Pick | Refusal) -> None:
         self._answer = answer
@@ -313,6 +321,7 @@ class Exchange:
             return Refuse(answer)
         self._tries += 1
         self._pick = answer
+        self._deadline = self._started_at + answer.timeouts.total
         return Forward(answer)
 
     def _end(self, outcome: Outcome, now: float, usage: Usage | None = None) -> None:

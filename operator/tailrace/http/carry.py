@@ -36,8 +36,6 @@ LAST_WORDS_SECONDS = 5.0
 CLIENT_GONE = "client-gone"
 DECLINED = "declined"
 
-_ENDS = {RefusalCode.WAITED_OUT: "expired"}
-
 log = logging.getLogger(__name__)
 
 
@@ -122,14 +120,14 @@ class Carry:
 
     # Its turn
 
-    async def _wait(self, step: Wait) -> Forward | Refuse:
+    async def _wait(self, step: Wait) -> Forward | Refuse | Fail:
         """Wait until an endpoint has a slot for the request, or for as long as it may."""
         began = perf_counter()
         outcome = CLIENT_GONE
         self._means.turns.watch()
         try:
             after = await self._its_turn(step.until)
-            outcome = "picked" if isinstance(after, Forward) else _ENDS.get(after.refusal.code, "refused")
+            outcome = _came_of(after)
         except asyncio.CancelledError:
             self._leave()
             raise
@@ -137,7 +135,7 @@ class Carry:
             self._means.observer.waited(self._model, outcome, perf_counter() - began)
         return after
 
-    async def _its_turn(self, until: float) -> Forward | Refuse:
+    async def _its_turn(self, until: float) -> Forward | Refuse | Fail:
         try:
             async with asyncio.timeout(until - self._means.clock()):
                 await self._turn.wait()
@@ -324,6 +322,14 @@ class Carry:
 
     def _about(self) -> dict[str, str]:
         return {"request_id": self._identity, "model": self._model}
+
+
+def _came_of(after: Forward | Refuse | Fail) -> str:
+    """Return what came of a wait, as it is counted."""
+    if isinstance(after, Forward):
+        return "picked"
+    refused_early = isinstance(after, Refuse) and after.refusal.code is not RefusalCode.WAITED_OUT
+    return "refused" if refused_early else "expired"
 
 
 def _takes_events(response: web.StreamResponse) -> bool:

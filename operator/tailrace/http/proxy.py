@@ -72,6 +72,7 @@ class ProxyDoor:
         time = asyncio.get_running_loop().time
         until = time() + CLOSE_SECONDS
         self._means.router.dismiss()
+        await asyncio.sleep(0)  # those whose turn has just come are under way after this
         while self._means.live and time() < until:
             for carry in list(self._means.live.values()):
                 carry.shut_down()

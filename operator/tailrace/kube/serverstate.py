@@ -58,7 +58,7 @@ def pool_settings(server: InferenceServer) -> PoolSettings:
         max_kv_usage=balancing.max_kv_usage_percent / 100,
         spill_percent=balancing.spill_percent,
         queue_size=server.spec.queue.max_requests,
-        queue_seconds=server.spec.queue.max_wait_seconds,
+        queue_seconds=min(server.spec.queue.max_wait_seconds, server.spec.timeouts.total_seconds),
         **_fallback(balancing.when_poor),
         score_weights=(weights.gpu_percent, weights.memory_percent, weights.queue_percent, weights.latency_percent),
     )
