@@ -238,6 +238,16 @@ def test_who_was_sent_already_waits_also_where_the_queue_is_full() -> None:
     assert desk.served == ["again"]
 
 
+def test_an_engine_that_declines_at_once_does_not_have_everybody_wait() -> None:
+    desk, _ = full(pods=2, spec=queued(size=3))
+    declined = asks(avoid=frozenset({"elsewhere"}))
+    for n in range(5):
+        desk.line_up(str(n), declined)
+    last = desk.of.wait(declined, NOW, desk.noting("last"))
+    assert isinstance(last, Refusal), "3, and 2 that can have been sent"
+    assert last.code is RefusalCode.SATURATED
+
+
 def test_so_many_wait_and_one_more_is_refused_with_how_long_that_takes() -> None:
     desk, _ = full(spec=queued(size=2))
     desk.line_up("a")

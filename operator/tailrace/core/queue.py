@@ -7,8 +7,9 @@ Rules:
    for other endpoints.
 2. Of several lines the one whose first has waited longest is served first, slot by slot.
 3. Lines of requests that were sent already and have to go elsewhere are served before the others.
-4. So many of one pool wait at most; who comes then is refused. Those that were sent already are not: where there is a
-   queue at all, a pod that dies costs them a wait and no refusal.
+4. So many of one pool wait at most; who comes then is refused. Of those that were sent already as many more may wait as
+   the pool takes at once: where there is a queue at all, a pod that dies costs them a wait and no refusal. Not any
+   number: an engine that declines at once would have all wait that come.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Queue:
         if self._dismissed:
             return SHUTTING_DOWN
         settings, waiting = target.pool.settings, self.count(target.pool_key)
-        if waiting >= settings.queue_size and not (request.is_retry and settings.queue_size):
+        if waiting >= settings.queue_size and waiting >= _most(target, request):
             return behind(target, request, waiting, now) if waiting else refusal(target, request, now)
         self._last += 1
         line = self._line(target, request, now)
@@ -195,6 +196,12 @@ class Queue:
         self.leave(head)
         head.answer(answer)
         return True
+
+
+def _most(target: Target, request: Request) -> int:
+    """Return how many may wait before a request is refused."""
+    size = target.pool.settings.queue_size
+    return size + sum(each.limit for each in target.pool.endpoints.values()) if size and request.is_retry else size
 
 
 def _ready(home: Endpoint | None) -> Endpoint | None:
