@@ -46,10 +46,10 @@ class Script:
     left: list[Waiting] = field(default_factory=list)
     full: bool = False
 
-    def wait(self, request: Request, now: float, answer: Answer) -> Waiting | Refusal:
+    def wait(self, request: Request, now: float, answer: Answer, came_at: float) -> Waiting | Refusal:
         if self.full:
             return Refusal(RefusalCode.SATURATED, "the queue is full", 9)
-        self.waiting.append(Waiting(request, LINE, now + 30, answer, len(self.waiting)))
+        self.waiting.append(Waiting(request, LINE, came_at, now + 30, answer, len(self.waiting)))
         return self.waiting[-1]
 
     def leave(self, waiting: Waiting) -> None:
@@ -582,9 +582,10 @@ def test_a_request_that_must_go_elsewhere_waits_for_a_slot_there() -> None:
     script = Script(["a", RefusalCode.SATURATED])
     made = Exchange(script, Request(MODEL, patient=True))
     made.start(NOW)
-    assert isinstance(made.failed(Failure.NO_RESPONSE, NOW), Wait)
+    assert isinstance(made.failed(Failure.NO_RESPONSE, NOW + 5), Wait)
     assert script.told == [("a-1", Outcome.REROUTED)]
     assert script.waiting[0].request.avoid == {"a"}
+    assert script.waiting[0].came_at == NOW
     script.waiting[0].answer(given_to(script, "b"))
     assert uid(made.answered()) == "b"
     made.completed(NOW)

@@ -202,12 +202,14 @@ def test_a_hard_session_that_its_endpoint_failed_does_not_wait_for_that_endpoint
     assert then.uid != first.uid
 
 
-def test_who_was_sent_already_goes_before_who_was_not() -> None:
-    desk, held = full(pods=2)
-    desk.line_up("new")
-    desk.line_up("again", asks(avoid=frozenset({"elsewhere"})), NOW + 1)
-    desk.of.release(held[0].attempt, Outcome.COMPLETED, NOW + 2)
-    assert desk.served == ["again"]
+def test_who_was_sent_already_goes_before_who_came_later_and_not_before_who_came_earlier() -> None:
+    desk, held = full(pods=3)
+    desk.line_up("first", asks(subset=frozenset({"p0:8000", "p1:8000", "p2:8000"})), NOW)
+    desk.line_up("last", now=NOW + 2)
+    desk.of.wait(asks(avoid=frozenset({"elsewhere"})), NOW + 3, desk.noting("again"), NOW + 1)
+    for each in held:
+        desk.of.release(each.attempt, Outcome.COMPLETED, NOW + 3)
+    assert desk.served == ["first", "again", "last"]
 
 
 def test_of_two_lines_the_one_that_has_waited_longest_goes_first() -> None:
@@ -234,8 +236,9 @@ def test_who_was_sent_already_waits_also_where_the_queue_is_full() -> None:
     desk, held = full(pods=2, spec=queued(size=1))
     desk.line_up("new")
     desk.line_up("again", asks(avoid=frozenset({"elsewhere"})), NOW + 1)
-    desk.of.release(held[0].attempt, Outcome.COMPLETED, NOW + 2)
-    assert desk.served == ["again"]
+    for each in held:
+        desk.of.release(each.attempt, Outcome.COMPLETED, NOW + 2)
+    assert desk.served == ["new", "again"]
 
 
 def test_an_engine_that_declines_at_once_does_not_have_everybody_wait() -> None:

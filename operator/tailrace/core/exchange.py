@@ -126,8 +126,8 @@ class Attempts(Protocol):
         """Choose an endpoint and book an attempt."""
         ...
 
-    def wait(self, request: Request, now: float, answer: Answer) -> Waiting | Refusal:
-        """Have a request wait that got no endpoint."""
+    def wait(self, request: Request, now: float, answer: Answer, came_at: float) -> Waiting | Refusal:
+        """Have a request wait that got no endpoint, and first came then."""
         ...
 
     def leave(self, waiting: Waiting) -> None:
@@ -306,7 +306,7 @@ class Exchange:
         return self._follow(answer)
 
     def _queue(self, request: Request, now: float) -> Wait | Refuse:
-        answer = self._attempts.wait(request, now, self._answered)
+        answer = self._attempts.wait(request, now, self._answered, self._started_at)
         if isinstance(answer, Refusal):
             return Refuse(answer)
         self._waiting = answer

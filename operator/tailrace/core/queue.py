@@ -5,8 +5,9 @@ Rules:
 1. Requests of one kind stand in one line, and the one that came first goes first. A kind is what decides who could
    serve them: pool, long or not, adapter, subset and where they have been. So nobody waits behind somebody who waits
    for other endpoints.
-2. Of several lines the one whose first has waited longest is served first, slot by slot.
-3. Lines of requests that were sent already and have to go elsewhere are served before the others.
+2. Of several lines the one whose first came first is served first, slot by slot.
+3. A request that was sent already and has to go elsewhere came when it first came: it goes before all who came later.
+   Not before everybody: behind an engine that declines at once, those who may not go there would never have a turn.
 4. So many of one pool wait at most; who comes then is refused. Of those that were sent already as many more may wait as
    the pool takes at once: where there is a queue at all, a pod that dies costs them a wait and no refusal. Not any
    number: an engine that declines at once would have all wait that come.
@@ -42,13 +43,16 @@ class Kind(NamedTuple):
 
 
 class Waiting:
-    """One request that waits, at most ``until``."""
+    """One request that waits, at most ``until``; ``came_at`` says when it first came."""
 
-    __slots__ = ("answer", "line", "number", "request", "until")
+    __slots__ = ("answer", "came_at", "line", "number", "request", "until")
 
-    def __init__(self, request: Request, line: Line, until: float, answer: Answer, number: int) -> None:
+    def __init__(  # noqa: PLR0917 - a record
+        self, request: Request, line: Line, came_at: float, until: float, answer: Answer, number: int
+    ) -> None:
         self.request = request
         self.line = line
+        self.came_at = came_at
         self.until = until
         self.answer = answer
         self.number = number
@@ -99,7 +103,9 @@ class Queue:
         """Return how many wait, by pool; those of which nobody does are left out."""
         return dict(self._of_pool)
 
-    def enter(self, target: Target, request: Request, now: float, answer: Answer) -> Waiting | Refusal:
+    def enter(
+        self, target: Target, request: Request, now: float, answer: Answer, came_at: float | None = None
+    ) -> Waiting | Refusal:
         """Put a request at the end of its line; a full or missing queue refuses it."""
         if self._dismissed:
             return SHUTTING_DOWN
@@ -108,7 +114,8 @@ class Queue:
             return behind(target, request, waiting, now) if waiting else refusal(target, request, now)
         self._last += 1
         line = self._line(target, request, now)
-        mine = line.requests[self._last] = Waiting(request, line, now + settings.queue_seconds, answer, self._last)
+        since, until = now if came_at is None else came_at, now + settings.queue_seconds
+        mine = line.requests[self._last] = Waiting(request, line, since, until, answer, self._last)
         self._of_pool[target.pool_key] += 1
         return mine
 
@@ -214,10 +221,10 @@ def _near(endpoint: Endpoint) -> list[Place]:
     return [Place(pool, home) for pool in endpoint.served for home in (None, endpoint)]
 
 
-def _in_turn(line: Line) -> tuple[bool, int, Waiting]:
+def _in_turn(line: Line) -> tuple[float, int, Waiting]:
     """Return the first of a line, behind what says when it is served; numbers are never the same."""
     number, head = next(iter(line.requests.items()))
-    return not head.request.is_retry, number, head
+    return head.came_at, number, head
 
 
 def _kind(target: Target, request: Request) -> Kind:

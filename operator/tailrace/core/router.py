@@ -197,15 +197,15 @@ class Router:
 
     # Requests that wait
 
-    def wait(self, request: Request, now: float, answer: Answer) -> Waiting | Refusal:
+    def wait(self, request: Request, now: float, answer: Answer, came_at: float | None = None) -> Waiting | Refusal:
         """Have a patient request, refused as SATURATED, wait for its turn; a full or missing queue refuses it too.
 
         ``answer`` is called once: when it is its turn, or when nobody serves the model any more. Until then the door
         may ``leave``, and has to ``give_up`` when it has waited ``until``. Call ``tick`` a few times a second while
-        somebody waits: for what the clock alone brings.
+        somebody waits: for what the clock alone brings. ``came_at``: when it first came, if it was sent already.
         """
         target = self._resolve(request)
-        return target if isinstance(target, Refusal) else self._queue.enter(target, request, now, answer)
+        return target if isinstance(target, Refusal) else self._queue.enter(target, request, now, answer, came_at)
 
     def leave(self, waiting: Waiting) -> None:
         """Let go of a request whose client is gone; one that was answered already is left as it is."""
