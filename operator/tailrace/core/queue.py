@@ -170,15 +170,18 @@ class Queue:
         heads = [_in_turn(line) for place in near for line in self._at(place, now, at)]
         heapify(heads)
         full: set[Place] = set()
+        served = False
         while heads:
             *_, head = heappop(heads)
             line = head.line
             if line.place in full:
                 continue
-            if not self._has_room(head, now, at):
+            if served and not self._has_room(head, now, at):
                 full.add(line.place)
-            elif self._serve(head, now) and line.requests:
-                heappush(heads, _in_turn(line))
+            elif self._serve(head, now):
+                served = True
+                if line.requests:
+                    heappush(heads, _in_turn(line))
 
     def _at(self, place: Place, now: float, at: Endpoint | None) -> Collection[Line]:
         """Return the lines of a place, none when there is no use in a look at each."""
