@@ -557,6 +557,12 @@ def test_a_request_that_was_sent_already_waits_no_longer_than_its_whole_time() -
     assert script.told == [("a-1", Outcome.REROUTED)]
 
 
+def test_what_was_not_answered_has_no_answer() -> None:
+    made, _, _ = waits()
+    with pytest.raises(RuntimeError, match="not answered"):
+        made.answered()
+
+
 def test_an_answer_that_comes_with_the_end_of_the_time_counts() -> None:
     made, script, _ = waits("never asked")
     script.waiting[0].answer(given_to(script, "a"))

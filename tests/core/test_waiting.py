@@ -158,6 +158,16 @@ def in_session(desk: Desk, name: str, now: float = NOW) -> Pick | Refusal:
     return desk.of.acquire(asks(traits=Traits(session=name)), now)
 
 
+def test_a_session_goes_elsewhere_where_its_endpoint_is_not_allowed() -> None:
+    desk = hard(pod("p0"), pod("p1"))
+    first = in_session(desk, "a")
+    assert isinstance(first, Pick)
+    (other,) = {"p0", "p1"} - {first.uid}
+    then = desk.of.acquire(asks(traits=Traits(session="a"), subset=frozenset({f"{other}:8000"})), NOW)
+    assert isinstance(then, Pick)
+    assert then.uid == other
+
+
 def test_a_free_slot_is_offered_to_no_session_that_waits_for_another_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = hard(pod("p0", capacity=200), pod("p1", capacity=200))
     held = {str(n): in_session(desk, str(n)) for n in range(400)}
@@ -358,6 +368,9 @@ def test_a_model_that_nobody_serves_any_more_is_not_waited_for() -> None:
     desk.of.apply(ServerGone("ns/s"), NOW)
     codes = [answer.code for _, answer in desk.answers if isinstance(answer, Refusal)]
     assert codes == [RefusalCode.UNKNOWN_MODEL] * 2
+    late = desk.of.give_up(desk.waits["a"], NOW)
+    assert isinstance(late, Refusal)
+    assert late.code is RefusalCode.UNKNOWN_MODEL
     assert desk.of.waiting() == {}
 
 
@@ -538,6 +551,14 @@ def test_prompts_that_an_engine_never_answers_hold_up_nobody_for_long() -> None:
     assert desk.served == []
     desk.of.tick(NOW + 9)
     assert desk.served == ["a"]
+
+
+def test_an_idle_endpoint_is_not_looked_for_twice_in_a_moment() -> None:
+    desk, _ = busy()
+    (_, _, pool), *_ = desk.of._registry.pools()
+    for _ in range(2):
+        assert isinstance(desk.of.acquire(asks(), NOW), Refusal)
+    assert pool.scans == 1
 
 
 def test_nobody_waits_while_an_endpoint_is_idle_that_was_not_compared() -> None:
