@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from tests.http.engine import JSON_ANSWER, Behaviour, ScriptedEngine, Turn, answer_json, hang_up, stay_silent
@@ -162,6 +163,26 @@ async def test_what_only_the_clock_frees_is_given_to_who_waits() -> None:
         assert isinstance(lease, Pick)
         assert (await world.post(PLAIN))[0] == 200
         assert world.heard.waits[0][1] == "picked"
+        assert len(engine.received) == 1
+
+
+async def test_a_tick_that_fails_is_not_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World() as world:
+        (engine,) = await one_slot(world)
+        lease = world.router.acquire(Request(MODEL, leased=True), world.clock() - Timeouts().total + 0.3)
+        assert isinstance(lease, Pick)
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        tick, fails = world.router.tick, iter([True])
+
+        def once(now: float) -> None:
+            if next(fails, False):
+                raise LookupError("a mistake")
+            tick(now)
+
+        monkeypatch.setattr(world.router, "tick", once)
+        assert (await world.post(PLAIN))[0] == 200
+        assert [type(each["exception"]) for each in told] == [LookupError]
         assert len(engine.received) == 1
 
 

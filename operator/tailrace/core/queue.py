@@ -58,7 +58,7 @@ class Waiting:
         self.number = number
 
 
-class Place(NamedTuple):
+class Goal(NamedTuple):
     """What lines wait for: any endpoint of a pool, or the one where a hard session is."""
 
     pool: str
@@ -68,11 +68,11 @@ class Place(NamedTuple):
 class Line:
     """Requests of one kind, by their numbers, in the order in which they came."""
 
-    __slots__ = ("kind", "place", "requests")
+    __slots__ = ("goal", "kind", "requests")
 
-    def __init__(self, kind: Kind, place: Place) -> None:
+    def __init__(self, kind: Kind, goal: Goal) -> None:
         self.kind = kind
-        self.place = place
+        self.goal = goal
         self.requests: OrderedDict[int, Waiting] = OrderedDict()
 
 
@@ -86,7 +86,7 @@ class Queue:
         self._resolve = resolve
         self._pick = pick
         self._lines: dict[Kind, Line] = {}
-        self._places: dict[Place, dict[Kind, Line]] = {}
+        self._goals: dict[Goal, dict[Kind, Line]] = {}
         self._of_pool: Counter[str] = Counter()
         self._last = 0
         self._dismissed = False
@@ -124,8 +124,8 @@ class Queue:
         kind = _kind(target, request)
         line = self._lines.get(kind)
         if line is None:
-            line = self._lines[kind] = Line(kind, Place(target.pool_key, target.pool.home(request, now)))
-            self._places.setdefault(line.place, {})[kind] = line
+            line = self._lines[kind] = Line(kind, Goal(target.pool_key, target.pool.home(request, now)))
+            self._goals.setdefault(line.goal, {})[kind] = line
         return line
 
     def leave(self, waiting: Waiting) -> None:
@@ -141,9 +141,9 @@ class Queue:
 
     def _close(self, line: Line) -> None:
         del self._lines[line.kind]
-        del self._places[line.place][line.kind]
-        if not self._places[line.place]:
-            del self._places[line.place]
+        del self._goals[line.goal][line.kind]
+        if not self._goals[line.goal]:
+            del self._goals[line.goal]
 
     def give_up(self, waiting: Waiting, now: float) -> Pick | Refusal:
         """End the wait of a request that was not answered: any free slot is good enough now."""
@@ -166,35 +166,35 @@ class Queue:
         """Give those whose turn it is an endpoint, as far as there are any; ``at``: only there is anything new."""
         if not self._lines:
             return
-        near = list(self._places) if at is None else _near(at)
-        heads = [_in_turn(line) for place in near for line in self._at(place, now, at)]
+        near = list(self._goals) if at is None else _near(at)
+        heads = [_in_turn(line) for goal in near for line in self._at(goal, now, at)]
         heapify(heads)
-        full: set[Place] = set()
+        full: set[Goal] = set()
         served = False
         while heads:
             *_, head = heappop(heads)
             line = head.line
-            if line.place in full:
+            if line.goal in full:
                 continue
             if served and not self._has_room(head, now, at):
-                full.add(line.place)
+                full.add(line.goal)
             elif self._serve(head, now):
                 served = True
                 if line.requests:
                     heappush(heads, _in_turn(line))
 
-    def _at(self, place: Place, now: float, at: Endpoint | None) -> Collection[Line]:
-        """Return the lines of a place, none when there is no use in a look at each."""
-        lines = self._places.get(place)
+    def _at(self, goal: Goal, now: float, at: Endpoint | None) -> Collection[Line]:
+        """Return the lines of a goal, none when there is no use in a look at each."""
+        lines = self._goals.get(goal)
         some = None if lines is None else _in_turn(next(iter(lines.values())))[-1]
         return lines.values() if lines is not None and some is not None and self._has_room(some, now, at) else ()
 
     def _has_room(self, head: Waiting, now: float, at: Endpoint | None) -> bool:
-        """Whether there may be an endpoint for those of the head's place, or nobody serves them any more."""
+        """Whether there may be an endpoint for those of the head's goal, or nobody serves them any more."""
         target = self._resolve(head.request)
         if isinstance(target, Refusal):
             return True
-        only = at or _ready(head.line.place.home)
+        only = at or _ready(head.line.goal.home)
         return target.pool.has_use(target.pool.endpoints.values() if only is None else (only,), now)
 
     def _serve(self, head: Waiting, now: float) -> bool:
@@ -219,9 +219,9 @@ def _ready(home: Endpoint | None) -> Endpoint | None:
     return home if home is not None and home.state is EndpointState.READY else None
 
 
-def _near(endpoint: Endpoint) -> list[Place]:
+def _near(endpoint: Endpoint) -> list[Goal]:
     """Return the places at which one endpoint serves."""
-    return [Place(pool, home) for pool in endpoint.served for home in (None, endpoint)]
+    return [Goal(pool, home) for pool in endpoint.served for home in (None, endpoint)]
 
 
 def _in_turn(line: Line) -> tuple[float, int, Waiting]:

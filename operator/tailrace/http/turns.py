@@ -25,6 +25,8 @@ class Turns:
 
     def _tick(self) -> None:
         self._timer = None
-        self._router.tick(self._clock())
-        if self._router.waiting():
-            self.watch()
+        try:
+            self._router.tick(self._clock())
+        finally:  # a mistake must not leave those waiting who are not concerned
+            if self._router.waiting():
+                self.watch()
