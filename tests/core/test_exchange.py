@@ -18,11 +18,11 @@ from tailrace.core.exchange import (
     Wait,
 )
 from tailrace.core.model import Outcome, Pick, Refusal, RefusalCode, Request, Timeouts, Usage
-from tailrace.core.queue import Answer, Kind, Line, Place, Waiting
+from tailrace.core.queue import Answer, Goal, Kind, Line, Waiting
 from tailrace.core.router import Router
 
 NOW = BOOT + 1
-LINE = Line(Kind("ns/m", ""), Place("ns/m", None))
+LINE = Line(Kind("ns/m", ""), Goal("ns/m", None))
 RETRIED = [failure for failure in Failure if VERDICTS[failure].again is Again.OTHER]
 NOT_RETRIED = [failure for failure in Failure if VERDICTS[failure].again is Again.NOWHERE]
 
